@@ -1,0 +1,1 @@
+"""Seeded workloads and the suites that time the line on them."""

@@ -1,0 +1,137 @@
+"""What `tocsin catalog build`, `show` and `verify` print."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from engine.catalog import Catalog
+from engine.errors import CatalogError
+
+_MAX_CUTS_SHOWN = 20
+
+
+def build(
+    folder: Path, output: Path, partitions: int, max_cluster: int | None, as_json: bool
+) -> int:
+    """Compile a folder and print the report. Raises `CatalogError` with every fault."""
+    from engine.catalog_build import build_catalog
+
+    report = build_catalog(folder, output, partitions, max_cluster)
+    if as_json:
+        _print_json(report.as_dict())
+        return 0
+    console = _console()
+    console.print(
+        f"[bold]{escape(report.path)}[/bold]: {report.sources:,} sources, "
+        f"{report.sensors:,} sensors, {report.couplings:,} couplings, "
+        f"{report.file_bytes / 1e6:,.1f} MB in {sum(report.seconds.values()):.1f} s"
+    )
+    console.print(f"digest {report.digest}")
+    console.print(
+        f"{report.clusters:,} clusters (largest {report.largest_cluster:,} sensors, "
+        f"bound {report.max_cluster:,}) in {len(report.partition_sensors)} partitions, "
+        f"skew {report.skew:.3f} (most sensors over mean)"
+    )
+    for file, names in report.ignored_columns.items():
+        console.print(f"{escape(file)}: ignored columns: {escape(', '.join(names))}")
+    _print_cuts(console, report.cut_couplings)
+    return 0
+
+
+def show(path: Path, as_json: bool) -> int:
+    """Print what a compiled catalog holds."""
+    begin = time.perf_counter()
+    catalog = Catalog.open(path)
+    open_s = time.perf_counter() - begin
+    summary = catalog.summary()
+    if as_json:
+        cuts = [list(cut) for cut in _cuts_by_id(catalog)]
+        _print_json({**summary, "cut": cuts})
+        return 0
+    console = _console()
+    console.print(f"[bold]{escape(str(path))}[/bold]  digest {catalog.digest}")
+    console.print(
+        f"{summary['sources']:,} sources, {summary['sensors']:,} sensors "
+        f"({summary['overrides']:,} with limits of their own), {summary['couplings']:,} couplings, "
+        f"{summary['districts']:,} districts; opened in {open_s * 1000:.1f} ms"
+    )
+    loads = summary["partition_sensors"]
+    console.print(
+        f"{summary['partitions']:,} partitions, {min(loads):,} to {max(loads):,} sensors each, "
+        f"skew {summary['skew']:.3f}"
+    )
+    console.print(
+        _counts(
+            "quantity",
+            ("unit", "sensors"),
+            {
+                name: (entry["unit"], f"{entry['sensors']:,}")
+                for name, entry in summary["quantities"].items()
+            },
+        )
+    )
+    for title, counts in (
+        ("category", summary["categories"]),
+        ("static class", summary["static_classes"]),
+    ):
+        rows: dict[str, tuple[str, ...]] = {name: (f"{n:,}",) for name, n in counts.items()}
+        console.print(_counts(title, ("sources",), rows))
+    _print_cuts(console, _cuts_by_id(catalog))
+    return 0
+
+
+def verify(path: Path) -> int:
+    """Compare a compiled catalog with its digest. Raises `CatalogError` when they differ."""
+    catalog = Catalog.open(path)
+    try:
+        catalog.verify()
+    except CatalogError as error:
+        raise CatalogError(f"{path}: {error.problem}") from error
+    print(f"{path}: whole, digest {catalog.digest}")
+    return 0
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+
+
+def _counts(title: str, columns: tuple[str, ...], rows: dict[str, tuple[str, ...]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(title)
+    for column in columns:
+        table.add_column(column, justify="left" if column == "unit" else "right")
+    for name, cells in rows.items():
+        table.add_row(escape(name), *map(escape, cells))
+    return table
+
+
+def _cuts_by_id(catalog: Catalog) -> list[tuple[str, str, str, float]]:
+    names = catalog.source_id
+    return [
+        (names[origin].as_py(), names[target].as_py(), kind, round(weight, 6))
+        for origin, target, kind, weight in catalog.cut_couplings
+    ]
+
+
+def _print_cuts(console: Console, cuts: list[tuple[str, str, str, float]]) -> None:
+    if not cuts:
+        return
+    console.print(
+        f"[yellow]{len(cuts):,} couplings cut[/yellow]: their sources would form a cluster above "
+        "the bound (all of them with --json)"
+    )
+    for origin, target, kind, weight in cuts[:_MAX_CUTS_SHOWN]:
+        console.print(f"  {escape(origin)} -> {escape(target)}  {escape(kind)}  {weight:g}")
+    if len(cuts) > _MAX_CUTS_SHOWN:
+        console.print(f"  and {len(cuts) - _MAX_CUTS_SHOWN:,} more")

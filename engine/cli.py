@@ -1,0 +1,314 @@
+"""The `tocsin` command: options and exit codes here, the work in modules imported when needed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+from typer.core import TyperGroup
+
+from engine.errors import TocsinError
+
+P = ParamSpec("P")
+
+
+class ExitCode(IntEnum):
+    """What the exit status of `tocsin` says."""
+
+    FINE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    BAD_INPUT = 3
+    INTERRUPTED = 130
+
+
+EPILOG = (
+    "Exit codes: 0 fine; 1 unexpected error (a bug: TOCSIN_DEBUG=1 shows the traceback); "
+    "2 wrong usage; 3 bad input or output (catalog, rules, adapter, readings, a file that can't be "
+    "read or written); 130 interrupted."
+)
+
+
+class _InReadingOrder(TyperGroup):
+    """Lists the commands in the order in which someone new needs them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=_ORDER.index)
+
+
+_ORDER = ["demo", "catalog", "rules", "replay", "version"]
+
+app = typer.Typer(
+    name="tocsin",
+    cls=_InReadingOrder,
+    help="Watch city sensors, fuse the signals of each risk source, raise scored alerts.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+catalog_app = typer.Typer(
+    help="Compile and inspect the registry of sources, sensors and couplings.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+)
+rules_app = typer.Typer(
+    help="Check the rules that turn readings into alerts.", epilog=EPILOG, no_args_is_help=True
+)
+app.add_typer(catalog_app, name="catalog")
+app.add_typer(rules_app, name="rules")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line on `args`, by default the process's own, and exit with an `ExitCode`."""
+    try:
+        app(args=None if args is None else list(args), prog_name="tocsin")
+    except KeyboardInterrupt:
+        sys.exit(_report("interrupted", code=ExitCode.INTERRUPTED))
+
+
+def _exits(command: Callable[P, int | None]) -> Callable[P, None]:
+    """Turn what a command returns or raises into an exit code and lines on stderr."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        raise typer.Exit(int(_outcome(lambda: command(*args, **kwargs))))
+
+    return run
+
+
+def _outcome(work: Callable[[], int | None]) -> int:
+    debug = os.environ.get("TOCSIN_DEBUG") == "1"
+    try:
+        return work() or ExitCode.FINE
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except KeyboardInterrupt:
+        return _report("interrupted", code=ExitCode.INTERRUPTED)
+    except TocsinError as error:
+        if debug:
+            raise
+        return _report(*(f"error: {line}" for line in error.lines()), code=ExitCode.BAD_INPUT)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            # the reader of a pipe went away; keep the interpreter from failing on its last flush
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.FINE
+        if debug:
+            raise
+        if error.filename is not None and error.strerror:
+            line = f"error: {error.filename}: {error.strerror}"
+            return _report(line, code=ExitCode.BAD_INPUT)
+        return _report_unexpected(error)
+    except Exception as error:
+        if debug:
+            raise
+        return _report_unexpected(error)
+
+
+def _report(*lines: str, code: ExitCode) -> ExitCode:
+    for line in lines:
+        print(f"tocsin: {line}", file=sys.stderr)
+    return code
+
+
+def _report_unexpected(error: Exception) -> ExitCode:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    line = f"unexpected error: {text} (TOCSIN_DEBUG=1 shows where)"
+    return _report(line, code=ExitCode.UNEXPECTED)
+
+
+@app.command()
+@_exits
+def version() -> None:
+    """Print the version."""
+    from engine import __version__
+
+    print(__version__)
+
+
+@catalog_app.command("build")
+@_exits
+def catalog_build(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Folder with sources, sensors and optional couplings (Parquet or CSV), and the "
+            "site's own quantities.toml.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The compiled catalog.")
+    ],
+    partitions: Annotated[
+        int, typer.Option(min=1, max=65_536, metavar="N", help="Partitions to pack clusters into.")
+    ] = 8,
+    max_cluster: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Sensors above which a cluster is cut at its weakest couplings. "
+            "By default 50,000, or half a partition's share where that is more.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compile a folder into one catalog file, or report every fault of it."""
+    from engine import catalog_cli
+
+    return catalog_cli.build(folder, output, partitions, max_cluster, as_json)
+
+
+@catalog_app.command("show")
+@_exits
+def catalog_show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A compiled catalog.")],
+    as_json: AsJson = False,
+) -> int:
+    """Print what a compiled catalog holds."""
+    from engine import catalog_cli
+
+    return catalog_cli.show(file, as_json)
+
+
+@catalog_app.command("verify")
+@_exits
+def catalog_verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A compiled catalog.")],
+) -> int:
+    """Read a compiled catalog whole and compare it with its digest."""
+    from engine import catalog_cli
+
+    return catalog_cli.verify(file)
+
+
+@rules_app.command("check")
+@_exits
+def rules_check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A rules file (TOML).")],
+    as_json: AsJson = False,
+) -> int:
+    """Print every fault of a rules file, or what the rules will do."""
+    from engine import rules_cli
+
+    return rules_cli.check(file, as_json)
+
+
+@app.command()
+@_exits
+def replay(
+    readings: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="READINGS",
+            help="Files or folders of readings: Parquet, Arrow IPC, CSV, NDJSON; gz and zst too.",
+        ),
+    ],
+    catalog: Annotated[
+        Path, typer.Option("--catalog", metavar="FILE", help="The compiled catalog.")
+    ],
+    rules: Annotated[Path, typer.Option("--rules", metavar="FILE", help="The rules (TOML).")],
+    adapter: Annotated[
+        Path | None,
+        typer.Option("--adapter", metavar="FILE", help="How the readings are laid out (TOML)."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="The alert log: .jsonl or .parquet."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TIME", help="First event time: ISO 8601 or epoch ms."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--to", metavar="TIME", help="Event time to stop before: ISO 8601 or ms."),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=1024, metavar="N", help="Threads to run on.")
+    ] = 1,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option("--snapshot", metavar="PATH", help="Write the state here at the end."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="PATH", help="Begin with the state of this snapshot."),
+    ] = None,
+    as_json: AsJson = False,
+    sort: Annotated[
+        bool,
+        typer.Option("--sort", help="Sort a file that is not in event-time order (in memory)."),
+    ] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            min=1,
+            metavar="N",
+            help="Readings per batch; the alert log is the same for every N.",
+        ),
+    ] = None,
+) -> int:
+    """Run history through the whole line: readings in, alert log and summary out."""
+    from engine import replay_cli
+
+    return replay_cli.run(
+        readings=readings,
+        catalog=catalog,
+        rules=rules,
+        adapter=adapter,
+        output=output,
+        since=since,
+        until=until,
+        threads=threads,
+        snapshot=snapshot,
+        resume=resume,
+        as_json=as_json,
+        sort=sort,
+        batch=batch,
+    )
+
+
+@app.command()
+@_exits
+def demo(
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, metavar="X", help="Event time per wall time; by default as fast as it reads."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the demo writes its files.")
+    ] = Path("out/demo"),
+) -> int:
+    """Replay a small generated day of a city and compare the alerts with what really happened."""
+    from engine import demo as city_demo
+
+    return city_demo.run(speed, as_json, out)
+
+
+def commands() -> dict[str, Any]:
+    """Return every command by its full name, `catalog build` among them."""
+    root: Any = typer.main.get_command(app)
+    found: dict[str, Any] = {}
+    for name, command in root.commands.items():
+        nested = getattr(command, "commands", None)
+        if nested is None:
+            found[name] = command
+        else:
+            found.update({f"{name} {inner}": leaf for inner, leaf in nested.items()})
+    return found

@@ -1,0 +1,1 @@
+"""Compiled arithmetic: NumPy arrays in, NumPy arrays out; no I/O, no clock, no Python objects."""

@@ -1,0 +1,485 @@
+"""The detection loop: every record of the log in order, every detector of its sensor in one visit.
+
+The loop touches one prefetched cache line a reading. As long as nothing is going on it compares with
+the lowest limit of each detector and moves on; the rest (latches, ladders, deadbands, the packed
+signals) is ``judge``, visited only while a limit is reached or a signal is up.
+
+Kernel   detect(log columns, where to begin, shard, limits of time, plan, state, changes)
+Cost     O(1) a reading, allocates nothing
+Source   kernels/README.md is the definition
+Oracle   tests.oracle
+"""
+
+import numpy as np
+
+from kernels.deviation import clipped, learning_rate, season_bin
+from kernels.drift import accumulate_drift
+from kernels.jit import inlined, kernel, prefetch, step
+from kernels.ladder import climb
+from kernels.layout import (
+    ABSENCE,
+    ACCEPTED,
+    ACKNOWLEDGE,
+    BACKWARD,
+    BAD,
+    BAD_QUALITY,
+    BLOCK_SHIFT,
+    DEVIATION,
+    DRIFT,
+    DUPLICATE,
+    FALL,
+    FLAG_ABSENT,
+    FLAG_ACTIVE,
+    FLATLINE,
+    HIGH,
+    LATE,
+    LOW,
+    MAX_AGE_MS,
+    MAX_EVENT_MS,
+    NEVER,
+    NOT_FINITE,
+    OUT_OF_RANGE,
+    RISE,
+    SPIKE,
+    TICK,
+    TICKS,
+    TIME_AHEAD,
+    TIME_OUT_OF_BOUNDS,
+    TIME_TOO_LATE,
+    UNKNOWN_SENSOR,
+    WINDOW,
+)
+from kernels.limits import acknowledge_limits, age_limits, step_limits
+from kernels.liveness import expect_reading, find_absent, remembered_value
+from kernels.pack import level_of, strongest, with_level
+from kernels.rate import age_anchors, rate_level, turn_anchors
+from kernels.window import aggregate_window, enter_window, window_level_of
+
+NEARLY = 1.0 - 1e-9
+"""Quiet tests that avoid a division let a little more through to the exact test."""
+PREFETCH = 16
+"""Readings ahead at which a sensor's record is asked for: 8 to 24 measure alike at 1M sensors."""
+ROOM = 1 << BLOCK_SHIFT
+"""Changes that one step may need: a block of absent sensors."""
+
+
+@inlined
+def refused(t_ms, watermark_ms, max_ahead_ms, max_late_ms):
+    """Return why a reading's event time is refused, ACCEPTED if it is not."""
+    if t_ms < 0 or t_ms >= MAX_EVENT_MS:
+        return TIME_OUT_OF_BOUNDS
+    if watermark_ms != NEVER:
+        if t_ms - watermark_ms > max_ahead_ms:
+            return TIME_AHEAD
+        if watermark_ms - t_ms > max_late_ms:
+            return TIME_TOO_LATE
+    return ACCEPTED
+
+
+@inlined
+def badness(quality, v, p):
+    """Return why a reading's value is bad, ACCEPTED if it is not."""
+    if quality != 0:
+        return BAD_QUALITY
+    if not np.isfinite(v):
+        return NOT_FINITE
+    if not p.range_low <= v <= p.range_high:
+        return OUT_OF_RANGE
+    return ACCEPTED
+
+
+@step
+def emit(levels, value, sensor, kind, window, position, t_ms, late, c, changes, n):
+    """Hand the sensor's new signals to fusion."""
+    c.levels = levels
+    change = changes[n]
+    change.position = position
+    change.event_ms = t_ms
+    change.value = value
+    change.levels = levels
+    change.sensor = sensor
+    change.which = kind << 4 | (window if kind == WINDOW else 0)
+    change.late = late
+    return n + 1
+
+
+@step
+def settle(h, c):
+    """Keep the sensor active exactly while anything of COLD is in use."""
+    busy = c.levels != 0 or h.latched or h.pending or c.n_rate or c.n_deviation
+    h.flags = h.flags | FLAG_ACTIVE if busy else h.flags & ~FLAG_ACTIVE & 0xFF
+
+
+@step
+def take_bad(sensor, position, t_ms, dt_ms, late, h, c, p, changes, n):
+    """Take a bad reading: the sensor lives, its timers run on, and nothing is confirmed."""
+    h.last_ms = t_ms
+    h.n_bad = min(np.int64(h.n_bad) + 1, 255)
+    age_anchors(dt_ms, h)
+    if h.pending:
+        age_limits(dt_ms, h, c)
+    levels = with_level(c.levels, ABSENCE, 0)
+    if p.bad_after_n and h.n_bad >= p.bad_after_n:
+        levels = with_level(levels, BAD, p.bad_level)
+    if levels != c.levels:
+        kind, _ = strongest(levels, p.percent)
+        value = np.float64(h.n_bad) if kind == BAD else remembered_value(kind, h)
+        n = emit(levels, value, sensor, kind, 0, position, t_ms, late, c, changes, n)
+    settle(h, c)
+    return n
+
+
+@step
+def judge(reading, h, c, p, changes, n):
+    """Hold one good reading's statistics against every latch and ladder of its sensor."""
+    before = c.levels
+    high, low = step_limits(reading.v, reading.dt_ms, h, c, p)
+    levels = with_level(with_level(before, ABSENCE, 0), BAD, 0)
+    levels = with_level(with_level(levels, HIGH, high), LOW, low)
+    levels = with_level(levels, WINDOW, reading.window_level)
+    levels = judge_rate(reading.rate, levels, c, p)
+    levels = judge_anomaly(reading, levels, h, c, p)
+    flat = p.flat_level if p.flat_after_n and h.n_flat >= p.flat_after_n else 0
+    levels = with_level(levels, FLATLINE, flat)
+    if levels != before:
+        kind, _ = strongest(levels, p.percent)
+        value = explaining_value(kind, reading, h)
+        n = emit(
+            levels, value, reading.sensor, kind, reading.window, reading.position,
+            reading.event_ms, reading.late, c, changes, n,
+        )  # fmt: skip
+    settle(h, c)
+    return n
+
+
+@step
+def judge_rate(rate, levels, c, p):
+    """Return the packed levels with those of rise and fall."""
+    reached = climb(rate, p.rise, 1.0, 0.0, 0) + climb(-rate, p.fall, 1.0, 0.0, 0) > 0
+    c.n_rate = min(np.int64(c.n_rate) + 1, 255) if reached else 0
+    rise = level_of(levels, RISE)
+    fall = level_of(levels, FALL)
+    confirmed = rise + fall > 0 or c.n_rate >= p.rate_confirm_n
+    levels = with_level(levels, RISE, rate_level(rate, p.rise, p.rate_deadband, rise, confirmed))
+    return with_level(levels, FALL, rate_level(-rate, p.fall, p.rate_deadband, fall, confirmed))
+
+
+@step
+def judge_anomaly(reading, levels, h, c, p):
+    """Return the packed levels with those of deviation, drift and spike, under one refractory time."""
+    calm = reading.event_ms // 1000 < h.detected_s
+    r = abs(reading.residual)
+    reached = reading.warm and r >= p.quiet_deviation * reading.scale
+    c.n_deviation = min(np.int64(c.n_deviation) + 1, 255) if reached else 0
+    old = level_of(levels, DEVIATION)
+    deviation = 0
+    if reading.warm and (old or (c.n_deviation >= p.deviation_confirm_n and not calm)):
+        deviation = climb(r, p.z, reading.scale, p.z_deadband, old)
+    rises = deviation > 0 and old == 0
+    old = level_of(levels, DRIFT)
+    drift = 0
+    if reading.warm and (old or not calm):
+        total = float(max(h.above, h.below))
+        drift = climb(total, p.drift, reading.scale, p.drift_deadband, old)
+    rises = rises or (drift > 0 and old == 0)
+    old = level_of(levels, SPIKE)
+    spike = 0
+    if reading.jump >= p.spike_at and (old or not calm):
+        spike = np.int64(p.spike_level)
+    rises = rises or (spike > 0 and old == 0)
+    if rises:
+        h.detected_s = (reading.event_ms + p.refractory_ms) // 1000
+    levels = with_level(with_level(levels, DEVIATION, deviation), DRIFT, drift)
+    return with_level(levels, SPIKE, spike)
+
+
+@step
+def explaining_value(kind, reading, h):
+    """Return what a signal of that kind compared with its limit."""
+    if kind == RISE or kind == FALL:
+        return reading.rate
+    if kind == WINDOW:
+        return reading.window_value
+    if kind == DEVIATION:
+        return abs(reading.residual) / reading.scale
+    if kind == DRIFT:
+        return max(h.above, h.below) / reading.scale
+    if kind == FLATLINE:
+        return float(h.n_flat)
+    if kind == SPIKE:
+        return reading.jump
+    return reading.v
+
+
+@inlined
+def learn(x, v, h, b, p):
+    """Learn one value; return (residual, scale, clipped residual, whether the baseline is warm).
+
+    The baseline is the season's bin ``b`` where the profile is seasonal, else the running level.
+    """
+    if p.season_bins:
+        if b.n == 0:
+            b.mean = v
+        r = v - b.mean
+        s = max(np.float64(b.deviation), p.min_deviation)
+        warm = b.n >= p.warmup_n
+        c = clipped(r, p.clip * s) if warm else r
+        n = min(np.int64(b.n) + 1, np.int64(p.memory_n))
+        a = learning_rate(n, p.memory_n, p.alpha)
+        b.n = n
+        b.mean += a * c
+        b.deviation += a * (abs(c) - b.deviation)
+        h.n = 1
+    else:
+        r = x - h.mean
+        s = max(np.float64(h.deviation), p.min_deviation)
+        warm = h.n >= p.warmup_n
+        c = clipped(r, p.clip * s) if warm else r
+        n = min(np.int64(h.n) + 1, np.int64(p.memory_n))
+        a = learning_rate(n, p.memory_n, p.alpha)
+        h.n = n
+        h.mean += a * c
+        h.deviation += a * (abs(c) - h.deviation)
+    return r, s, c, warm
+
+
+@inlined
+def observe(x, v, dt_ms, loud, h, b, p, reading):
+    """Take one good reading into the sensor's state; return whether its ladders must be looked at.
+
+    ``loud`` says that they must anyway, for a window.
+    """
+    last = np.float32(x)
+    seen = h.n != 0
+    jump = abs(x - h.last) if seen else 0.0
+    n_flat = min(np.int64(h.n_flat) + 1, 65_535) if seen and last == h.last else 0
+    h.n_flat = n_flat
+    h.last = last
+    # Bits, not branches: all but never true, and one test at the end.
+    loud |= (
+        (h.flags & FLAG_ACTIVE != 0)
+        | (h.n_bad != 0)
+        | (v >= p.quiet_high)
+        | (v <= p.quiet_low)
+        | (jump >= p.spike_at)
+        | ((p.flat_after_n != 0) & (n_flat >= p.flat_after_n))
+    )
+    h.n_bad = 0
+
+    since_ms = dt_ms if seen else 0
+    anchor_age_ms = min(np.int64(h.anchor_age_ms) + since_ms, MAX_AGE_MS)
+    older_age_ms = min(np.int64(h.older_age_ms) + since_ms, MAX_AGE_MS)
+    h.anchor_age_ms = anchor_age_ms
+    h.older_age_ms = older_age_ms
+    moved = x - h.older
+    rated = older_age_ms >= p.half_ms
+    if rated:
+        near = older_age_ms * NEARLY
+        loud |= (moved >= p.quiet_rise * near) | (-moved >= p.quiet_fall * near)
+
+    r, s, c, warm = learn(x, v, h, b, p)
+    if warm:
+        h.above = accumulate_drift(h.above, c, p.allowance * s, p.drift_cap * s)
+        h.below = accumulate_drift(h.below, -c, p.allowance * s, p.drift_cap * s)
+        loud |= (abs(r) >= p.quiet_deviation * s) | (
+            max(h.above, h.below) >= p.quiet_drift * s
+        )
+    if anchor_age_ms >= p.half_ms:
+        turn_anchors(v, x, h)
+    if loud:
+        reading.v = v
+        reading.dt_ms = dt_ms
+        reading.rate = moved / older_age_ms if rated else 0.0
+        reading.residual = r
+        reading.scale = s
+        reading.warm = warm
+        reading.jump = jump
+    return loud
+
+
+@step
+def take_tick(
+    t_ms, position, shard, clock, hot, cold, params, absent_ms, block_due_ms, changes, n
+):
+    """Raise what is absent at ``t_ms`` and hand the tick to fusion; return (changes, done).
+
+    Where there is no room for another block, the clock remembers the block, and the same tick must be
+    given again.
+    """
+    block = np.int64(clock.block)
+    while block < len(block_due_ms) and n + ROOM < len(changes):
+        if block_due_ms[block] <= t_ms:
+            n = find_absent(
+                t_ms, position, block, shard, hot, cold, params, absent_ms, block_due_ms, changes, n
+            )
+        block += 1
+    if block < len(block_due_ms) or n + ROOM >= len(changes):
+        clock.block = block
+        return n, False
+    clock.block = 0
+    clock.tick_ms = max(clock.tick_ms, t_ms)
+    change = changes[n]
+    change.position = position
+    change.event_ms = t_ms
+    change.sensor = TICK
+    return n + 1, True
+
+
+@step
+def take_acknowledge(source, position, t_ms, shard, hot, cold, params, sensor_start, changes, n):
+    """Let the latching limits of one source go; return (changes, done)."""
+    if not 0 <= source < len(sensor_start) - 1:
+        return n, True
+    first = max(sensor_start[np.int64(source)], shard[0])
+    last = min(sensor_start[np.int64(source) + 1], shard[1])
+    if n + (last - first) >= len(changes):
+        return n, False
+    for sensor in range(first, last):
+        h = hot[sensor]
+        p = params[h.row]
+        if not p.latching or not h.latched:
+            continue
+        c = cold[sensor]
+        high, low = acknowledge_limits(h, c, p)
+        levels = with_level(with_level(c.levels, HIGH, high), LOW, low)
+        if levels != c.levels:
+            kind, _ = strongest(levels, p.percent)
+            value = remembered_value(kind, h)
+            n = emit(levels, value, sensor, kind, 0, position, t_ms, 0, c, changes, n)
+        settle(h, c)
+    return n, True
+
+
+@kernel
+def detect(sensor, event_ms, value, quality, start, shard, limits_ms, plan, state, changes):
+    """Run every detector over the records from ``start`` on, until they or ``changes`` are used up.
+
+    Shapes   R records, S sensors, W windows, B season bins, N room for changes
+    In       sensor (R,) int32, event_ms (R,) int64, value (R,) float64 in the sensor's unit,
+             quality (R,) uint8
+             shard      (first sensor, one past the last, 1 if it counts ticks and unknown sensors)
+             limits_ms  (late_after, max_ahead, max_late)
+             plan       (params, absent_ms (S,), window_params, window_start (S+1,),
+             season_start (S+1,), sensor_start)
+    In/out   state      (clock (1,), hot (S,), cold (S,), panes (W,), bins (B,), block_due_ms,
+             scratch reading (1,)); bins has at least one record
+    Out      changes (N,) CHANGE in the log's order; a tick ends as a change of no sensor
+    Returns  (records consumed, changes written); fewer than asked for when changes are full
+    Cost     O(1) a reading, allocates nothing
+    """
+    # Arrays are unpacked once: in the loop only records are named, which cost a pointer each.
+    params, absent_ms, window_params, window_start, season_start, sensor_start = plan
+    clocks, hot, cold, panes, bins, block_due_ms, readings = state
+    shard_low, shard_high, counts_all = shard
+    late_after_ms, max_ahead_ms, max_late_ms = limits_ms
+    clock = clocks[0]
+    counts = clock.counts
+    reading = readings[0]
+    watermark_ms = np.int64(clock.watermark_ms)
+    position = np.int64(clock.position)
+    windowed = len(panes) > 0
+    n = 0
+    i = start
+    while i < len(sensor) and n + ROOM < len(changes):
+        if i + PREFETCH < len(sensor):
+            prefetch(hot, sensor[i + PREFETCH], 0)
+        if windowed and i + 2 * PREFETCH < len(sensor):
+            prefetch(window_start, sensor[i + 2 * PREFETCH], 0)
+            ahead = sensor[i + PREFETCH]
+            if 0 <= ahead < len(hot):
+                prefetch(panes, window_start[ahead], 0)
+                prefetch(panes, window_start[ahead], 64)
+        s = sensor[i]
+        t_ms = event_ms[i]
+        why = refused(t_ms, watermark_ms, max_ahead_ms, max_late_ms)
+        if s < 0 or s >= len(hot):
+            done = True
+            if s != TICK and s != ACKNOWLEDGE:
+                counts[UNKNOWN_SENSOR] += counts_all
+            elif why == TIME_OUT_OF_BOUNDS:
+                counts[TIME_OUT_OF_BOUNDS] += counts_all
+            elif s == TICK:
+                n, done = take_tick(
+                    t_ms, position, shard, clock, hot, cold, params, absent_ms, block_due_ms,
+                    changes, n,
+                )  # fmt: skip
+                if done:
+                    watermark_ms = max(watermark_ms, t_ms)
+                    counts[TICKS] += counts_all
+            else:
+                n, done = take_acknowledge(
+                    value[i], position, t_ms, shard, hot, cold, params, sensor_start, changes, n
+                )
+            if not done:
+                break
+            i += 1
+            position += 1
+            continue
+        own = shard_low <= s < shard_high
+        if why == ACCEPTED:
+            watermark_ms = max(watermark_ms, t_ms)
+        if why == ACCEPTED and own:
+            h = hot[s]
+            c = cold[s]
+            p = params[h.row]
+            v = value[i] * p.scale + p.offset
+            why = badness(quality[i], v, p)
+            good = why == ACCEPTED
+            late = 1 if watermark_ms - t_ms > late_after_ms else 0
+            counts[LATE] += late
+            first = h.last_ms == NEVER
+            dt_ms = 0 if first else t_ms - h.last_ms
+            if good and h.n == 0:
+                # Nothing before it to compare with.
+                h.anchor = v
+                h.anchor_age_ms = 0
+                h.older_age_ms = 0
+            x = v - h.anchor
+            if dt_ms < 0:
+                why = BACKWARD
+                if good:
+                    for w in range(p.n_windows):
+                        enter_window(
+                            t_ms, v, panes[window_start[s] + w], window_params[p.first_window + w]
+                        )
+            elif good and dt_ms == 0 and h.n != 0 and np.float32(x) == h.last:
+                why = DUPLICATE
+            else:
+                if first or h.flags & FLAG_ABSENT:
+                    h.flags &= ~FLAG_ABSENT & 0xFF
+                    expect_reading(s, shard_low, t_ms, absent_ms, block_due_ms)
+                h.last_ms = t_ms
+                if good:
+                    window_level = 0
+                    reading.window = 0
+                    for w in range(p.n_windows):
+                        ring = panes[window_start[s] + w]
+                        rules = window_params[p.first_window + w]
+                        n_ring, total = enter_window(t_ms, v, ring, rules)
+                        statistic = aggregate_window(n_ring, total, ring, rules)
+                        level = window_level_of(n_ring, statistic, ring, rules)
+                        if level > window_level:
+                            window_level = level
+                            reading.window = w
+                            reading.window_value = statistic
+                    place = 0
+                    if p.season_bins:
+                        place = season_start[s] + season_bin(
+                            t_ms, p.utc_offset_ms, p.season_ms, p.season_bins
+                        )
+                    if observe(x, v, dt_ms, window_level > 0, h, bins[place], p, reading):
+                        reading.window_level = window_level
+                        reading.event_ms = t_ms
+                        reading.position = position
+                        reading.sensor = s
+                        reading.late = late
+                        n = judge(reading, h, c, p, changes, n)
+                else:
+                    n = take_bad(s, position, t_ms, dt_ms, late, h, c, p, changes, n)
+        if own:
+            counts[why] += 1
+        i += 1
+        position += 1
+    clock.watermark_ms = watermark_ms
+    clock.position = position
+    return i - start, n

@@ -1,0 +1,79 @@
+"""The one compile policy of the project, a registry of what it compiled, and the prefetch intrinsic.
+
+Kernels run without the GIL, are cached on disk, and never use fast-math: NaN means "no reading" and
+a reordered sum would make the alert log depend on the machine.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+KERNELS: dict[str, Any] = {}
+"""Every compiled function by ``module.name``."""
+
+
+def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    # Without the runtime nothing can be allocated, and arrays are not reference-counted.
+    compiled = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False, **options)(
+        function
+    )
+    KERNELS[f"{function.__module__}.{function.__name__}"] = compiled
+    return compiled
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a loop that the engine calls."""
+    return _compile(function)
+
+
+def step(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a step that kernels call now and then."""
+    return _compile(function)
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a step that is part of the loop's body, where a call would cost as much as the step."""
+    return _compile(function, forceinline=True)
+
+
+if numba.config.DISABLE_JIT:
+
+    def prefetch(array: Any, index: int, byte: int) -> None:
+        """Do nothing: there is no cache to warm without compiled code."""
+
+else:
+
+    @intrinsic
+    def prefetch(typingctx: Any, array: Any, index: Any, byte: Any) -> Any:
+        """Ask for the cache line ``byte`` bytes into ``array[index]``, for writing, and go on.
+
+        The index is not checked against the array: a prefetch of a wrong address is harmless.
+        """
+        if not isinstance(array, types.Array) or not isinstance(index, types.Integer):
+            return None
+        if not isinstance(byte, types.Integer):
+            return None
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array_type, index_type, byte_type = signature.args
+            view = context.make_array(array_type)(context, builder, args[0])
+            item = context.get_constant(types.intp, 0)
+            item = builder.mul(
+                context.cast(builder, args[1], index_type, types.intp), view.itemsize
+            )
+            item = builder.add(item, context.cast(builder, args[2], byte_type, types.intp))
+            byte_pointer = ir.IntType(8).as_pointer()
+            address = builder.gep(builder.bitcast(view.data, byte_pointer), [item])
+            i32 = ir.IntType(32)
+            prefetch_type = ir.FunctionType(ir.VoidType(), [byte_pointer, i32, i32, i32])
+            function = cgutils.get_or_insert_function(
+                builder.module, prefetch_type, "llvm.prefetch.p0"
+            )
+            builder.call(function, [address, i32(1), i32(3), i32(1)])
+            return context.get_dummy_value()
+
+        return types.void(array, index, byte), codegen

@@ -1,0 +1,1 @@
+"""Live workers: the only place with asyncio, Faust, Kafka, Redis and HTTP."""
