@@ -29,14 +29,15 @@ def build(
         return 0
     console = _console()
     console.print(
-        f"[bold]{escape(report.path)}[/bold]: {report.sources:,} sources, "
-        f"{report.sensors:,} sensors, {report.couplings:,} couplings, "
+        f"[bold]{escape(report.path)}[/bold]: {_count(report.sources, 'source')}, "
+        f"{_count(report.sensors, 'sensor')}, {_count(report.couplings, 'coupling')}, "
         f"{report.file_bytes / 1e6:,.1f} MB in {sum(report.seconds.values()):.1f} s"
     )
     console.print(f"digest {report.digest}")
     console.print(
-        f"{report.clusters:,} clusters (largest {report.largest_cluster:,} sensors, "
-        f"bound {report.max_cluster:,}) in {len(report.partition_sensors)} partitions, "
+        f"{_count(report.clusters, 'cluster')} "
+        f"(largest {_count(report.largest_cluster, 'sensor')}, bound {report.max_cluster:,}) "
+        f"in {_count(len(report.partition_sensors), 'partition')}, "
         f"skew {report.skew:.3f} (most sensors over mean)"
     )
     for file, names in report.ignored_columns.items():
@@ -58,13 +59,15 @@ def show(path: Path, as_json: bool) -> int:
     console = _console()
     console.print(f"[bold]{escape(str(path))}[/bold]  digest {catalog.digest}")
     console.print(
-        f"{summary['sources']:,} sources, {summary['sensors']:,} sensors "
-        f"({summary['overrides']:,} with limits of their own), {summary['couplings']:,} couplings, "
-        f"{summary['districts']:,} districts; opened in {open_s * 1000:.1f} ms"
+        f"{_count(summary['sources'], 'source')}, {_count(summary['sensors'], 'sensor')} "
+        f"({summary['overrides']:,} with limits of their own), "
+        f"{_count(summary['couplings'], 'coupling')}, {_count(summary['districts'], 'district')}; "
+        f"opened in {open_s * 1000:.1f} ms"
     )
     loads = summary["partition_sensors"]
     console.print(
-        f"{summary['partitions']:,} partitions, {min(loads):,} to {max(loads):,} sensors each, "
+        f"{_count(summary['partitions'], 'partition')}, "
+        f"{min(loads):,} to {max(loads):,} sensors each, "
         f"skew {summary['skew']:.3f}"
     )
     console.print(
@@ -99,7 +102,12 @@ def verify(path: Path) -> int:
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    # a pipe gets whole lines, a terminal wraps them itself
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _print_json(content: dict[str, Any]) -> None:
@@ -128,8 +136,8 @@ def _print_cuts(console: Console, cuts: list[tuple[str, str, str, float]]) -> No
     if not cuts:
         return
     console.print(
-        f"[yellow]{len(cuts):,} couplings cut[/yellow]: their sources would form a cluster above "
-        "the bound (all of them with --json)"
+        f"[yellow]{_count(len(cuts), 'coupling')} cut[/yellow]: "
+        "the sources would form a cluster above the bound (all of them with --json)"
     )
     for origin, target, kind, weight in cuts[:_MAX_CUTS_SHOWN]:
         console.print(f"  {escape(origin)} -> {escape(target)}  {escape(kind)}  {weight:g}")

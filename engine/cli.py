@@ -89,7 +89,14 @@ def _exits(command: Callable[P, int | None]) -> Callable[P, None]:
 def _outcome(work: Callable[[], int | None]) -> int:
     debug = os.environ.get("TOCSIN_DEBUG") == "1"
     try:
-        return work() or ExitCode.FINE
+        code = work() or ExitCode.FINE
+        sys.stdout.flush()
+        return code
+    except SystemExit as error:
+        # Rich leaves like this when the reader of a pipe has gone away
+        if isinstance(error.__context__, BrokenPipeError):
+            return ExitCode.FINE
+        raise
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except KeyboardInterrupt:

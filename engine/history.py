@@ -6,7 +6,7 @@ largest event time that each has reached. `Weaver` then puts the ticks in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,7 +179,7 @@ class _Reader:
             elif self._history.span.excludes(*ends):
                 continue
             else:
-                bound = min(bound, ends[0] if 0 <= ends[0] and ends[1] < MAX_EVENT_MS else NEVER)
+                bound = min(bound, ends[0] if ends[0] >= 0 and ends[1] < MAX_EVENT_MS else NEVER)
             chosen.append(number)
         return chosen, bound if known else None
 
@@ -198,7 +198,7 @@ class _Reader:
         if tally is None:
             self.share = 1.0
 
-    def chunks(self, n_rows: int, tally: Tally | None = None) -> Iterator[Chunk]:
+    def chunks(self, n_rows: int, tally: Tally | None = None) -> Generator[Chunk, None, None]:
         """Yield the readings with the largest event time so far as their key."""
         newest_ms, jump_ms = NEVER, self._history.jump_ms
         held: Readings | None = None

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,9 @@ from kernels.layout import (
     WINDOW,
 )
 
+if TYPE_CHECKING:
+    from engine.catalog import Catalog
+
 MAX_CATEGORIES = 64
 """Rules and contexts hold their categories as bits of one word."""
 ALL = -1
@@ -58,7 +61,7 @@ class Plan:
     and no sensor's; a sensor without a profile has a row of its category and quantity.
     """
 
-    catalog: Any
+    catalog: Catalog
     rules: Rules
     digest: str
     params: Array
@@ -173,7 +176,7 @@ def _limit(ladder: Ladder, level: int) -> float:
     return ladder.limits(math.nan)[level - 1]
 
 
-def compile_plan(catalog: Any, rules: Rules) -> Plan:
+def compile_plan(catalog: Catalog, rules: Rules) -> Plan:
     """Return the plan; RulesError if the rules don't fit the catalog."""
     if len(catalog.categories) > MAX_CATEGORIES:
         bound = f"the catalog must have at most {MAX_CATEGORIES} categories"
@@ -229,7 +232,7 @@ def _absent_ms(rows: Rows, period_ms: Array) -> Array:
     return np.ceil(silence - 1e-6).astype(np.int64)
 
 
-def _categories(catalog: Any, rules: Rules) -> Array:
+def _categories(catalog: Catalog, rules: Rules) -> Array:
     records = np.zeros(len(catalog.categories), CATEGORY)
     for record, name in zip(records, catalog.categories, strict=True):
         fusion, levels = rules.fusion.of(name), rules.levels_of(name)
@@ -253,7 +256,7 @@ def _word(bits: Iterable[int]) -> int:
     return mask - (1 << 64) if mask >> 63 else mask
 
 
-def _signal_rules(catalog: Any, rules: Rules) -> tuple[Array, Array]:
+def _signal_rules(catalog: Catalog, rules: Rules) -> tuple[Array, Array]:
     terms = rules.terms()
     bit = {str(term): 1 << number for number, term in enumerate(terms)}
     number = {name: index for index, name in enumerate(catalog.quantities)}
@@ -271,7 +274,7 @@ def _signal_rules(catalog: Any, rules: Rules) -> tuple[Array, Array]:
     return records, signal_rules
 
 
-def _contexts(catalog: Any, rules: Rules) -> tuple[Array, list[str]]:
+def _contexts(catalog: Catalog, rules: Rules) -> tuple[Array, list[str]]:
     zone = rules.time.zone()
     found = []
     for context in rules.context:
@@ -287,7 +290,7 @@ def _contexts(catalog: Any, rules: Rules) -> tuple[Array, list[str]]:
     return np.array([record[:6] for record in found], CONTEXT), [record[6] for record in found]
 
 
-def _notes(catalog: Any, rules: Rules) -> Iterator[Fault]:
+def _notes(catalog: Catalog, rules: Rules) -> Iterator[Fault]:
     """Yield the names in the rules that the catalog does not have."""
 
     def missing(key: str, names: Iterable[str] | None, known: list[str], what: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,9 @@ from engine.rules import Rules
 from engine.rules_profile import Profile
 from engine.units import QUANTITIES, Quantity, UnitError, conversion
 from kernels.layout import PARAMS, WINDOW_PARAMS
+
+if TYPE_CHECKING:
+    from engine.catalog import Catalog
 
 MAX_LISTED = 100
 """Faults of one kind that are listed; the rest are counted."""
@@ -36,7 +39,7 @@ class Rows:
     notes: list[Fault]
 
 
-def compile_rows(catalog: Any, rules: Rules) -> Rows:
+def compile_rows(catalog: Catalog, rules: Rules) -> Rows:
     """Return the rows of all sensors; RulesError if a unit or a sensor's own limits don't fit."""
     first_window: dict[str, int] = {}
     windows: list[Array] = []
@@ -62,7 +65,7 @@ def compile_rows(catalog: Any, rules: Rules) -> Rows:
     )
 
 
-def _groups(catalog: Any) -> tuple[list[tuple[int, int, int]], Array]:
+def _groups(catalog: Catalog) -> tuple[list[tuple[int, int, int]], Array]:
     """Return the distinct (category, quantity, unit), ascending, and each sensor's group."""
     n_quantities, n_units = len(catalog.quantities), len(catalog.units)
     key = catalog.category.astype(np.int64)[catalog.sensor_source]
@@ -81,7 +84,7 @@ def _groups(catalog: Any) -> tuple[list[tuple[int, int, int]], Array]:
 
 
 def _base_rows(
-    catalog: Any, rules: Rules, keys: list[tuple[int, int, int]], first_window: dict[str, int]
+    catalog: Catalog, rules: Rules, keys: list[tuple[int, int, int]], first_window: dict[str, int]
 ) -> tuple[Array, list[str | None], Array]:
     """Return the rows before sensors' own limits, each one's profile, and each group's row."""
 
@@ -129,7 +132,7 @@ def _base_rows(
     return np.array(rows, PARAMS), profile_of_row, row_of_group
 
 
-def _conversion(catalog: Any, profile: Profile, unit: str) -> tuple[float, float]:
+def _conversion(catalog: Catalog, profile: Profile, unit: str) -> tuple[float, float]:
     """Return scale and offset from a sensor's unit to its profile's."""
     quantity = QUANTITIES.get(profile.quantity) or Quantity(
         name=profile.quantity, unit=catalog.canonical_units[profile.quantity], description=""
@@ -138,7 +141,7 @@ def _conversion(catalog: Any, profile: Profile, unit: str) -> tuple[float, float
 
 
 def _with_own_limits(
-    catalog: Any, rules: Rules, base: Array, row: Array, profile_of_row: list[str | None]
+    catalog: Catalog, rules: Rules, base: Array, row: Array, profile_of_row: list[str | None]
 ) -> tuple[Array, Array, list[str | None], list[Fault]]:
     """Return rows and assignment with the limits that sensors have of their own."""
     sensors = np.asarray(catalog.override_sensor, np.int64)
@@ -210,7 +213,7 @@ def _crossed(rows: Array) -> Array:
 
 
 def _refuse(
-    catalog: Any,
+    catalog: Catalog,
     rules: Rules,
     sensors: Array,
     group: Array,

@@ -83,14 +83,16 @@ class Rules(Section):
 
     def profile_name(self, quantity: str, category: str) -> str | None:
         """Return the profile that watches a quantity at the sources of a category."""
-        general = None
-        for name, profile in self.profiles.items():
-            if profile.quantity == quantity:
-                if profile.categories is None:
-                    general = name
-                elif category in profile.categories:
-                    return name
-        return general
+        named = self._watchers.get((quantity, category))
+        return named or self._watchers.get((quantity, None))
+
+    @cached_property
+    def _watchers(self) -> dict[tuple[str, str | None], str]:
+        return {
+            (profile.quantity, category): name
+            for name, profile in self.profiles.items()
+            for category in profile.categories or (None,)
+        }
 
     def levels_of(self, category: str) -> Levels:
         """Return the levels of the score for a category, with its overrides merged."""

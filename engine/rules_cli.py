@@ -60,7 +60,7 @@ def _print_json(content: dict[str, Any]) -> None:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 2))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

@@ -80,7 +80,10 @@ def _profile(rules: Rules, name: str) -> dict[str, Any]:
 
 def _percents(rules: Rules, profile: Profile, kind: str, level: str) -> list[int]:
     """Return what a signal counts at the profile's sources: one number, or least and most."""
-    categories = profile.categories or ("", *rules.fusion.categories)
+    others = [p for p in rules.profiles.values() if p.quantity == profile.quantity]
+    taken = {category for other in others for category in other.categories or ()}
+    named = [category for category in rules.fusion.categories if category not in taken]
+    categories = profile.categories or ("", *named)
     found = {
         int(
             percent_table(rules.fusion.of(category), profile.quantity)[

@@ -104,11 +104,7 @@ class Shape:
         if keys.columns is not None:
             self.columns = dict(keys.columns)
         else:
-            left_out = set(keys.except_ or ())
-            for name in left_out:
-                if name not in self.names:
-                    text = f"no column {name!r} to leave out"
-                    raise self._fault(f"{text}{one_of(name, self.names, all_if_none=False)}")
+            left_out = set(keys.except_ or ())  # not all files need have them
             self.columns = {
                 name: name for name in self.names if name != self.time and name not in left_out
             }

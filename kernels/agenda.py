@@ -1,7 +1,7 @@
 """The agenda: which source must be judged again, and when. A binary heap that knows its members.
 
-A source stands in it at most once, so it never holds more than there are sources. The order is total,
-(due time, source), so it depends on nothing else.
+A source stands in it at most once, so it never holds more than there are sources. The order is
+total, (due time, source), so it depends on nothing else.
 
 State    agenda (sources,) int32; SOURCE.due_ms, SOURCE.place; CLOCK.n_agenda
 """

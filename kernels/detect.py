@@ -1,8 +1,8 @@
 """The detection loop: every record of the log in order, every detector of its sensor in one visit.
 
-The loop touches one prefetched cache line a reading. As long as nothing is going on it compares with
-the lowest limit of each detector and moves on; the rest (latches, ladders, deadbands, the packed
-signals) is ``judge``, visited only while a limit is reached or a signal is up.
+The loop touches one prefetched cache line a reading. As long as nothing is going on it compares
+with the lowest limit of each detector and moves on; the rest (latches, ladders, deadbands, the
+packed signals) is ``judge``, visited only while a limit is reached or a signal is up.
 
 Kernel   detect(log columns, where to begin, shard, limits of time, plan, state, changes)
 Cost     O(1) a reading, allocates nothing
@@ -166,7 +166,7 @@ def judge_rate(rate, levels, c, p):
 
 @step
 def judge_anomaly(reading, levels, h, c, p):
-    """Return the packed levels with those of deviation, drift and spike, under one refractory time."""
+    """Return the packed levels with deviation, drift and spike, under one refractory time."""
     calm = reading.event_ms // 1000 < h.detected_s
     r = abs(reading.residual)
     reached = reading.warm and r >= p.quiet_deviation * reading.scale
@@ -281,9 +281,7 @@ def observe(x, v, dt_ms, loud, h, b, p, reading):
     if warm:
         h.above = accumulate_drift(h.above, c, p.allowance * s, p.drift_cap * s)
         h.below = accumulate_drift(h.below, -c, p.allowance * s, p.drift_cap * s)
-        loud |= (abs(r) >= p.quiet_deviation * s) | (
-            max(h.above, h.below) >= p.quiet_drift * s
-        )
+        loud |= (abs(r) >= p.quiet_deviation * s) | (max(h.above, h.below) >= p.quiet_drift * s)
     if anchor_age_ms >= p.half_ms:
         turn_anchors(v, x, h)
     if loud:
@@ -298,13 +296,11 @@ def observe(x, v, dt_ms, loud, h, b, p, reading):
 
 
 @step
-def take_tick(
-    t_ms, position, shard, clock, hot, cold, params, absent_ms, block_due_ms, changes, n
-):
+def take_tick(t_ms, position, shard, clock, hot, cold, params, absent_ms, block_due_ms, changes, n):
     """Raise what is absent at ``t_ms`` and hand the tick to fusion; return (changes, done).
 
-    Where there is no room for another block, the clock remembers the block, and the same tick must be
-    given again.
+    Where there is no room for another block, the clock remembers the block, and the same tick must
+    be given again.
     """
     block = np.int64(clock.block)
     while block < len(block_due_ms) and n + ROOM < len(changes):

@@ -1,4 +1,7 @@
-"""Fading of remembered severity: a half-life in 64 steps, from a table, so that no libm decides an alert."""
+"""Fading of remembered severity: a half-life in 64 steps, from a table.
+
+So no libm decides an alert, and every machine finds the same.
+"""
 
 import numpy as np
 

@@ -53,7 +53,7 @@ def held_percent(signal, now_s, half_life_ms):
 
 @step
 def take_change(change, signal, row, now_s, half_life_ms):
-    """Take a sensor's new signals; what it contributed beyond them is held, and fades from now on."""
+    """Take a sensor's new signals; what it contributed beyond them is held and fades from now."""
     kind_before, current = strongest(signal.levels, row.percent)
     held = held_percent(signal, now_s, half_life_ms)
     contributed = np.int64(max(np.float64(current), held))
@@ -138,7 +138,7 @@ def rule_floor(source, graph, signals, rows, params, terms, rules):
 
 @step
 def limit_floor(source, graph, signals, rows, params):
-    """Return the highest closed limit of the source's sensors, where their profile makes it a floor."""
+    """Return the highest closed limit of sensors whose profile makes it a floor of the level."""
     sensor_start = graph[0]
     level = 0
     for sensor in range(sensor_start[source], sensor_start[source + 1]):
@@ -212,7 +212,9 @@ def note_contributors(transition, source, now_s, graph, signals, rows, params, h
 
 
 @step
-def judge_source(source, t_ms, phase, trigger, trigger_ms, late, position, plan, state, transitions, n):
+def judge_source(
+    source, t_ms, phase, trigger, trigger_ms, late, position, plan, state, transitions, n
+):
     """Judge one source at event time ``t_ms``; return the number of transitions written so far."""
     params, rows, graph, categories, terms, rules, contexts = plan
     clocks, signals, sources, agenda = state
@@ -331,7 +333,7 @@ def take_time(now_ms, position, shard, plan, state, transitions, n):
 
     Not done means that the transitions are full, and that the same tick must be given again.
     """
-    clocks, signals, sources, agenda = state
+    clocks, _, sources, agenda = state
     contexts = plan[6]
     clock = clocks[0]
     while clock.n_agenda:
@@ -365,11 +367,11 @@ def take_time(now_ms, position, shard, plan, state, transitions, n):
 
 @kernel
 def fuse(changes, n_changes, start, shard, plan, state, transitions):
-    """Judge the source of every change from ``start`` on, then what is coupled to it; and what is due.
+    """Judge the source of every change from ``start`` on, what it is coupled into, what is due.
 
     In       changes (N,) CHANGE from detect; n_changes of them count
              shard  (first source, one past the last)
-             plan   (params, row of each sensor, graph, categories, terms, signal rules, contexts) with
+             plan   (params, row of each sensor, graph, categories, terms, signal rules, contexts)
              graph  (sensor_start, coupled_start, coupled_origin, coupled_weight, coupling_start,
              coupling_target, category, static class, district, source of each sensor)
     In/out   state  (clock (1,), signals (S,), sources, agenda)
@@ -386,7 +388,9 @@ def fuse(changes, n_changes, start, shard, plan, state, transitions):
         change = changes[i]
         sensor = change.sensor
         if sensor == TICK:
-            n, done = take_time(change.event_ms, change.position, shard, plan, state, transitions, n)
+            n, done = take_time(
+                change.event_ms, change.position, shard, plan, state, transitions, n
+            )
             if not done:
                 break
             i += 1

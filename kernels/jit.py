@@ -1,4 +1,4 @@
-"""The one compile policy of the project, a registry of what it compiled, and the prefetch intrinsic.
+"""The one compile policy of the project, a registry of what it compiled, and prefetching.
 
 Kernels run without the GIL, are cached on disk, and never use fast-math: NaN means "no reading" and
 a reordered sum would make the alert log depend on the machine.
@@ -36,7 +36,7 @@ def step(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a step that is part of the loop's body, where a call would cost as much as the step."""
+    """Compile a step into its caller's loop, where a call would cost as much as the step."""
     return _compile(function, forceinline=True)
 
 

@@ -6,10 +6,10 @@ from kernels.layout import N_LEVELS
 
 @step
 def climb(statistic, limits, scale, deadband, previous):
-    """Return the level of ``statistic`` on ``limits × scale``, holding ``previous`` inside the deadband.
+    """Return the level of ``statistic`` on ``limits × scale``, with ``previous`` held by deadband.
 
-    ``limits`` (4,) ascend, +inf for a missing level; ``scale`` > 0 lets limits be in sigmas while the
-    statistic is in units; ``deadband`` is scaled likewise.
+    ``limits`` (4,) ascend, +inf for a missing level; ``scale`` > 0 lets limits be in sigmas while
+    the statistic is in units; ``deadband`` is scaled likewise.
     """
     level = 0
     for k in range(N_LEVELS):

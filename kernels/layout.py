@@ -1,8 +1,8 @@
 """Every record that kernels share: state, parameters, and what flows between the stages.
 
-State is a few arrays of records, indexed by sensor, window and source, allocated once. ``HOT`` is the
-one cache line that every reading touches; ``COLD`` and ``SIGNAL`` are touched only while something is
-going on. Together they are 128 bytes a sensor; each window adds 128.
+State is a few arrays of records, indexed by sensor, window and source, allocated once. ``HOT`` is
+the one cache line that every reading touches; ``COLD`` and ``SIGNAL`` are touched only while
+something is going on. Together they are 128 bytes a sensor; each window adds 128.
 """
 
 import numpy as np
@@ -269,9 +269,7 @@ CATEGORY = np.dtype(
 )
 """Fusion and levels of one category of sources."""
 
-TERM = np.dtype(
-    [("quantity", "<i4"), ("kind", "<i4"), ("level", "<i4"), ("near", "<i4")]
-)
+TERM = np.dtype([("quantity", "<i4"), ("kind", "<i4"), ("level", "<i4"), ("near", "<i4")])
 """A condition on the signals of a source, or, ``near``, of a source that is coupled into it."""
 
 SIGNAL_RULE = np.dtype(

@@ -1,8 +1,8 @@
 """Liveness: silence, a stuck value, a run of bad readings, a jump.
 
-Absence is found by ticks. Every block of 256 sensors keeps a lower bound of its earliest deadline; a
-reading can only move a deadline back, so a block is looked through only when its bound has passed,
-about once in two periods of its sensors.
+Absence is found by ticks. Every block of 256 sensors keeps a lower bound of its earliest deadline;
+a reading can only move a deadline back, so a block is looked through only when its bound has
+passed, about once in two periods of its sensors.
 
 Source   OPC UA Part 8 (quality), IEC 62682 §7 (stale and bad measurement alarms)
 State    HOT.last_ms, n_flat, n_bad, flags; the array of block bounds
@@ -35,7 +35,7 @@ def expect_reading(sensor, shard_low, event_ms, absent_ms, block_due_ms):
 
 @step
 def remembered_value(kind, hot):
-    """Return what a signal that no new reading measured compares with its limit; NaN if not kept."""
+    """Return what a signal that no new reading measured compares with its limit, or NaN."""
     return hot.anchor + hot.last if kind == HIGH or kind == LOW else np.nan
 
 
@@ -43,10 +43,10 @@ def remembered_value(kind, hot):
 def find_absent(
     now_ms, position, block, shard, hot, cold, params, absent_ms, block_due_ms, changes, n
 ):
-    """Raise the absence signal of every armed sensor of a block whose deadline is at or before ``now_ms``.
+    """Raise absence for every armed sensor of a block whose deadline is at or before ``now_ms``.
 
-    ``changes`` must have room for a block. Returns the number of changes, and leaves the block's new
-    bound in ``block_due_ms``.
+    ``changes`` must have room for a block. Returns the number of changes, and leaves the block's
+    new bound in ``block_due_ms``.
     """
     first = shard[0] + (block << BLOCK_SHIFT)
     last = min(first + (1 << BLOCK_SHIFT), shard[1])

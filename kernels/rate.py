@@ -1,7 +1,7 @@
 """Rate of rise or fall over a window, from two anchors half a window apart.
 
-An anchor is a good reading that is remembered; the older one is half a window to a window old (or one
-reading old, where readings are sparser), so a rate costs O(1) and no ring.
+An anchor is a good reading that is remembered; the older one is half a window to a window old (or
+one reading old, where readings are sparser), so a rate costs O(1) and no ring.
 
 State    HOT.anchor, older, anchor_age_ms, older_age_ms; COLD.n_rate
 Oracle   tests.oracle
@@ -31,7 +31,7 @@ def rate_level(rate, limits, deadband, previous, confirmed):
 
 @inlined
 def turn_anchors(v, x, hot):
-    """Make the present reading ``v``, ``x`` above the anchor, the anchor; what is relative moves along."""
+    """Make the reading ``v``, ``x`` above the anchor, the anchor; what is relative moves along."""
     hot.older = -x
     hot.older_age_ms = hot.anchor_age_ms
     hot.mean = hot.mean - x

@@ -232,11 +232,11 @@ def resolve_ids(offset, octets, slots, known, seed, max_probe, tags, where, inde
                 where[k] = np.int64(h & np.uint64(mask))
                 prefetch(slots, 2 * where[k], 0)
         for k in range(count):
+            if where[k] < 0:
+                continue
+            size = offset[start + k + 1] - offset[start + k]
+            where[k] = find_slot(slots, where[k], tags[k], size, max_probe)
             if where[k] >= 0:
-                size = offset[start + k + 1] - offset[start + k]
-                where[k] = find_slot(slots, where[k], tags[k], size, max_probe)
-                if where[k] < 0:
-                    continue
                 place = np.int64(slots[2 * where[k] + 1] >> _SIZE_BITS)
                 prefetch(known, place, 0)
                 prefetch(known, place, size - 1)

@@ -1,11 +1,11 @@
 """Sliding-window aggregates on panes of event time; readings out of order enter inside the ring.
 
-A pane keeps a count and either mean and M2 or minimum and maximum, relative to the window's reference,
-so 101325 ± 0.01 keeps its digits in float32. Panes are combined with Chan's formula, never with
-sum² − sum²/n.
+A pane keeps a count and either mean and M2 or minimum and maximum, relative to the window's
+reference, so 101325 ± 0.01 keeps its digits in float32. Panes are combined with Chan's formula,
+never with sum² − sum²/n.
 
-The ring has eight places; a pane's place is its number modulo 8, so the eight lanes of each field are
-handled at once and nothing branches on how far the ring turns, which cannot be predicted.
+The ring has eight places; a pane's place is its number modulo 8, so the eight lanes of each field
+are handled at once and nothing branches on how far the ring turns, which cannot be predicted.
 
 Source   Li et al., No pane, no gain, SIGMOD Record 34 (2005); Welford, Technometrics 4 (1962);
          Chan, Golub & LeVeque, COMPSTAT (1982)
@@ -36,7 +36,7 @@ def rounded_down(x):
 
 @inlined
 def enter_moments(place, n, x, panes):
-    """Take one value, ``x`` above the reference, into a pane of ``n`` readings; return its new mean."""
+    """Take one value, ``x`` above the reference, into a pane of ``n``; return its new mean."""
     mean = np.float64(panes.first[place]) if n else x
     m2 = np.float64(panes.second[place]) if n else 0.0
     delta = x - mean
@@ -57,7 +57,7 @@ def enter_extremes(place, n, x, panes):
 
 @step
 def enter_late(ahead_ms, v, panes, params):
-    """Take one value into a pane behind the newest; behind the ring, or into a full pane, ignore it."""
+    """Take one value into an older pane; behind the ring, or into a full pane, ignore it."""
     back = (-1 - ahead_ms) // params.pane_ms
     place = (np.int64(panes.newest) - back) & LAST_PANE
     n = np.int64(panes.count[place])
@@ -71,10 +71,10 @@ def enter_late(ahead_ms, v, panes, params):
 
 @inlined
 def enter_newest(ahead_ms, v, panes, params):
-    """Take one value into the newest pane, turning the ring first as far as its event time asks for.
+    """Take one value into the newest pane, turning the ring as far as its event time asks for.
 
-    Returns (readings in the ring, their sum relative to the reference, for moments). The quotient is
-    exact: half a millisecond keeps it off the whole numbers by more than the product's rounding.
+    Returns (readings in the ring, their sum relative to the reference, for moments). The quotient
+    is exact: half a millisecond keeps it off the whole numbers by more than the product's rounding.
     """
     if ahead_ms < params.pane_ms:
         # The usual case, predicted well for a regular sensor, spares the product's latency.
@@ -100,7 +100,7 @@ def enter_newest(ahead_ms, v, panes, params):
 
 @inlined
 def enter_window(event_ms, v, panes, params):
-    """Take one value into the pane of its event time; return (readings in the ring, relative sum)."""
+    """Take one value into its event time's pane; return (readings in the ring, relative sum)."""
     ahead_ms = event_ms - panes.newest_end_ms
     if ahead_ms >= -params.pane_ms:
         return enter_newest(ahead_ms, v, panes, params)

@@ -27,7 +27,7 @@ def tiny_catalog(
     own: Mapping[str, Mapping[str, float]] | None = None,
     site_quantities: Mapping[str, str] | None = None,
     period_s: float = 60.0,
-) -> SimpleNamespace:
+) -> Any:
     """Return an object with the arrays of `engine.catalog.Catalog`, one partition.
 
     sources    (id, category[, static class[, district]]), in dense order

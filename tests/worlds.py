@@ -277,7 +277,7 @@ def random_window(rng: Random, base: float) -> np.ndarray:
         centre = base * rng.randint(1, 3)
     return window_row(
         pane_ms=rng.choice([1, 500, 1000, 7000]),
-        n_panes=rng.randint(2, 6),
+        n_panes=rng.randint(2, 8),
         aggregate=aggregate,
         min_n=rng.choice([0, 1, 2, 4]),
         high=some_limits(rng, centre, step),

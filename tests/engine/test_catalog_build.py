@@ -49,9 +49,7 @@ def city(n_sources: int, seed: int = 0) -> tuple[list[Row], list[Row], list[Row]
             quantity, unit = rng.choice(measured)
             limit = {"high_red": 5.0 + j} if rng.random() < 0.3 else {}
             sensors.append(
-                sensor(
-                    f"{quantity}-{i}-{j}", f"S{i:03}", quantity=quantity, unit=unit, **limit
-                )
+                sensor(f"{quantity}-{i}-{j}", f"S{i:03}", quantity=quantity, unit=unit, **limit)
             )
     pairs = {(rng.randrange(n_sources), rng.randrange(n_sources)) for _ in range(n_sources)}
     couplings = [

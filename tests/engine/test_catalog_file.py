@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,7 @@ def test_text_buffers_honour_the_offset_of_a_slice() -> None:
         array = pa.array(["a", "", "ccc", None, "e"], kind).slice(1, 3)
         offset, octets = catalog_file.text_buffers(array)
         assert offset.dtype == np.int64
-        rows = [octets[a:b].tobytes() for a, b in zip(offset[:-1], offset[1:], strict=True)]
+        rows = [octets[a:b].tobytes() for a, b in pairwise(offset)]
         assert rows == [b"", b"ccc", b""]
     offset, octets = catalog_file.text_buffers(pa.array([], pa.string()))
     assert offset.tolist() == [0] and octets.size == 0

@@ -60,8 +60,9 @@ def test_an_array_that_is_no_text_is_refused(resolver: Resolver) -> None:
 
 
 def test_offsets_that_point_outside_are_unknown_and_read_nothing(resolver: Resolver) -> None:
-    offsets = pa.py_buffer(b"".join(v.to_bytes(4, "little", signed=True) for v in
-                                    [0, 1, 2**31 - 1, -5, 1, 0, 1]))
+    offsets = pa.py_buffer(
+        b"".join(v.to_bytes(4, "little", signed=True) for v in [0, 1, 2**31 - 1, -5, 1, 0, 1])
+    )
     asked = pa.Array.from_buffers(pa.string(), 6, [None, offsets, pa.py_buffer(b"a")])
     assert resolver.resolve(asked).tolist() == [0, -1, -1, -1, -1, 0]
 

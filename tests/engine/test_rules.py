@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from engine.errors import RulesError
+from engine.errors import Fault, RulesError
 from engine.rules import Rules
 from engine.rules_fusion import parse_offset, parse_term
 
@@ -240,3 +240,50 @@ def test_a_file_that_is_missing_gets_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(RulesError) as caught:
         Rules.load(tmp_path / "no.toml")
     assert str(caught.value) == f"{tmp_path / 'no.toml'}: can't be read: No such file or directory"
+
+
+# --- files that are no TOML ----------------------------------------------------------------------
+
+
+def only(text: str) -> Fault:
+    with pytest.raises(RulesError) as caught:
+        Rules.parse(text, file="f")
+    assert len(caught.value.faults) == 1
+    return caught.value.faults[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("a = 1\nb = \n", 2), ("a = 1\na = 2\n", 2), ("[a]\n\n[a]\n", 3), ('a = "x\n', 1), ("a", 1)],
+)
+def test_a_syntax_error_is_one_line_with_its_place(text: str, line: int) -> None:
+    fault = only(text)
+    assert fault.line == line
+    assert fault.problem.startswith("not TOML: ")
+    assert "\n" not in str(fault)
+
+
+def test_nesting_and_digits_without_end_are_refused() -> None:
+    assert only("a = " + "[" * 100_000).problem.startswith("not TOML")
+    assert only("a = 1" + "0" * 10_000).problem.startswith("not TOML")
+
+
+def test_a_number_too_large_for_any_key_is_refused() -> None:
+    fault = only("version = 1\nlevels.hold_s = 1" + "0" * 400)
+    assert (fault.line, fault.key) == (2, "levels.hold_s")
+
+
+def test_a_file_that_is_not_text_says_on_which_line(tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_bytes(b"version = 1\nname = '\xff'\n")
+    with pytest.raises(RulesError) as caught:
+        Rules.load(path)
+    assert [str(fault) for fault in caught.value.faults] == [f"{path}: line 2: must be UTF-8 text"]
+
+
+def test_a_file_beyond_the_bound_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    with path.open("wb") as stream:
+        stream.truncate(9 << 20)
+    with pytest.raises(RulesError, match="8 MiB"):
+        Rules.load(path)

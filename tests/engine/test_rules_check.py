@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import Fault, RulesError
+from engine.errors import RulesError
 from engine.rules import Rules
 from engine.rules_check import dotted
 from tests.engine.test_rules_docs import EXAMPLE
@@ -469,50 +468,3 @@ def test_no_text_raises_anything_but_rules_errors(text: str) -> None:
         assert error.faults
     else:
         raise AssertionError("a text without a version is no rules file")
-
-
-# --- files that are no TOML ----------------------------------------------------------------------
-
-
-def only(text: str) -> Fault:
-    with pytest.raises(RulesError) as caught:
-        Rules.parse(text, file="f")
-    assert len(caught.value.faults) == 1
-    return caught.value.faults[0]
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [("a = 1\nb = \n", 2), ("a = 1\na = 2\n", 2), ("[a]\n\n[a]\n", 3), ('a = "x\n', 1), ("a", 1)],
-)
-def test_a_syntax_error_is_one_line_with_its_place(text: str, line: int) -> None:
-    fault = only(text)
-    assert fault.line == line
-    assert fault.problem.startswith("not TOML: ")
-    assert "\n" not in str(fault)
-
-
-def test_nesting_and_digits_without_end_are_refused() -> None:
-    assert only("a = " + "[" * 100_000).problem.startswith("not TOML")
-    assert only("a = 1" + "0" * 10_000).problem.startswith("not TOML")
-
-
-def test_a_number_too_large_for_any_key_is_refused() -> None:
-    fault = only_fault("version = 1\nlevels.hold_s = 1" + "0" * 400)
-    assert fault.startswith("2: levels.hold_s: must be")
-
-
-def test_a_file_that_is_not_text_says_on_which_line(tmp_path: Path) -> None:
-    path = tmp_path / "rules.toml"
-    path.write_bytes(b"version = 1\nname = '\xff'\n")
-    with pytest.raises(RulesError) as caught:
-        Rules.load(path)
-    assert [str(fault) for fault in caught.value.faults] == [f"{path}: line 2: must be UTF-8 text"]
-
-
-def test_a_file_beyond_the_bound_is_refused_unread(tmp_path: Path) -> None:
-    path = tmp_path / "rules.toml"
-    with path.open("wb") as stream:
-        stream.truncate(9 << 20)
-    with pytest.raises(RulesError, match="8 MiB"):
-        Rules.load(path)

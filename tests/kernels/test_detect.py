@@ -108,7 +108,9 @@ def test_reading_behind_the_watermark_is_late_and_still_taken():
 
 def test_backward_reading_is_counted_once_whatever_else_is_wrong_with_it():
     records = [Record(0, START_MS, 1.0)]
-    records += [Record(0, START_MS - 1, v, q) for v, q in ((1.0, 0), (np.nan, 0), (99.0, 0), (1.0, 7))]
+    records += [
+        Record(0, START_MS - 1, v, q) for v, q in ((1.0, 0), (np.nan, 0), (99.0, 0), (1.0, 7))
+    ]
     assert plain_counts(records) == {"accepted": 1, "backward": 4}
 
 

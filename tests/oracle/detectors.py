@@ -25,6 +25,7 @@ from kernels.layout import (
     MEAN,
     MINIMUM,
     N_LEVELS,
+    N_PANES,
     RANGE,
     RISE,
     SPIKE,
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from tests.oracle.sensor import Bin, Latch, Sensor, Window
 
 MAX_COUNT = 65_535
-"""A count of readings in 16 bits: a pane that holds so many is full."""
+"""A count of repeats in 16 bits."""
+MAX_PANE_N = 1 << 27
+"""A pane that holds so many readings is full."""
 MAX_RUN = 255
 """A count of consecutive readings in 8 bits."""
 
@@ -277,7 +280,7 @@ def _enter_pane(window: Window, params: SimpleNamespace, v: float, t: int) -> No
         window.reference = v
     x = v - window.reference
     count, mean, m2, low, high = window.panes.get(number, (0, x, 0.0, math.inf, -math.inf))
-    if count == MAX_COUNT:
+    if count == MAX_PANE_N:
         return
     delta = x - mean
     new_mean = f32(mean + delta / (count + 1))
@@ -290,13 +293,32 @@ def _enter_pane(window: Window, params: SimpleNamespace, v: float, t: int) -> No
     )
 
 
+def _place(number: int) -> int:
+    """Return a pane's place in the ring; panes count from 1 at the epoch."""
+    return (number + 1) % N_PANES
+
+
+def _sum_of_means(panes: dict[int, tuple[int, float, float, float, float]]) -> float:
+    """Add count × mean up pairwise, by place: those 4 apart, then 2, then 1; the newest's last."""
+    products = [0.0] * N_PANES
+    for number, pane in panes.items():
+        products[_place(number)] = pane[0] * pane[1]
+    newest = _place(max(panes))
+    last, products[newest] = products[newest], 0.0
+    while len(products) > 1:
+        half = len(products) // 2
+        products = [a + b for a, b in zip(products[:half], products[half:], strict=True)]
+    return products[0] + last
+
+
 def _judge_window(window: Window, params: SimpleNamespace) -> None:
-    panes = [window.panes[number] for number in sorted(window.panes)]  # oldest first
+    panes = list(window.panes.values())
     n = sum(pane[0] for pane in panes)
-    total = sum(pane[0] * pane[1] for pane in panes)
+    total = _sum_of_means(window.panes)
     mean = total / n
-    # Chan, Golub & LeVeque's pairwise formula, for all panes at once.
-    m2 = sum(pane[2] + pane[0] * (pane[1] - mean) ** 2 for pane in panes)
+    m2 = 0.0
+    for _, pane in sorted(window.panes.items(), key=lambda item: _place(item[0])):
+        m2 += pane[2] + pane[0] * ((pane[1] - mean) * (pane[1] - mean))
     low = min(pane[3] for pane in panes)
     high = max(pane[4] for pane in panes)
     window.aggregate = {

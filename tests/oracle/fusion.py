@@ -164,7 +164,7 @@ class Fusion:
         while self.turns and self.turns[0] <= t:
             turn_ms = self.turns.pop(0)
             for index, source in enumerate(self.sources):
-                if source.level > 0 or self._anything_to_fade(source, turn_ms):
+                if source.level > 0 or source.score > 0:
                     self._judge(
                         index,
                         turn_ms,
@@ -188,9 +188,11 @@ class Fusion:
         if signal.current() < contributed and math.floor(contributed) > faded:
             signal.held, signal.held_s = math.floor(contributed), te // 1000
             signal.held_kind = kind_before
-        if any(change.levels):
-            # else the old value stays: it explains the contribution that fades
-            signal.value, signal.window = change.value, change.window
+        if not any(change.levels):
+            return  # the old value stays: it explains the contribution that fades
+        if math.isnan(change.value) and change.kind == kind_before:
+            return  # not measured anew: what was noted of this kind stands
+        signal.value, signal.window = change.value, change.window
 
     def _half_life_ms(self, source: Source) -> int:
         return self.categories[source.category].half_life_ms
@@ -206,9 +208,6 @@ class Fusion:
             self.signals[i].faded(te, half_life_ms) > self.signals[i].current()
             for i in source.sensors
         )
-
-    def _anything_to_fade(self, source: Source, te: int) -> bool:
-        return self._fades(source, te)
 
     # Judgement
 

@@ -114,12 +114,17 @@ class Sensor:
         self.window = 0  # the one whose level the WINDOW signal shows
         self.bins = [Bin() for _ in range(row.season_bins)]
         self.level = [0] * N_KINDS
-        # What each kind compared with its limit at the newest good reading.
-        self.statistic = [0.0] * N_KINDS
+        # What each kind compared with its limit now; NaN where the present record doesn't say.
+        self.statistic = [math.nan] * N_KINDS
 
     def newest_good(self) -> float:
         """Return the newest good value, as exactly as it is remembered."""
         return self.anchor + (self.last or 0.0)
+
+    def _forget_statistics(self) -> None:
+        """Begin a record that is no good reading: it knows what limits remember, no more."""
+        self.statistic = [math.nan] * N_KINDS
+        self.statistic[HIGH] = self.statistic[LOW] = self.newest_good()
 
     def take(self, t: int, value: float, quality: int) -> int:
         """Take a reading whose time the log has accepted; return what it is counted as."""
@@ -148,13 +153,12 @@ class Sensor:
         return None
 
     def _take_bad(self, t: int, dt_ms: int) -> None:
+        self._forget_statistics()
         self._lives(t, dt_ms)
         for latch in self.high + self.low:
             if latch.age_ms is not None:
                 latch.age_ms = older_by(latch.age_ms, dt_ms)
         detect_bad(self, self.row)
-        # Limits speak of the newest good value, as far as it is remembered.
-        self.statistic[HIGH] = self.statistic[LOW] = self.newest_good()
 
     def _take_good(self, t: int, dt_ms: int, v: float) -> None:
         self._lives(t, dt_ms)
@@ -187,13 +191,14 @@ class Sensor:
 
     def go_absent(self) -> None:
         """Raise the absence signal."""
+        self._forget_statistics()
         self.absent = True
         self.level[ABSENCE] = self.row.absence_level
         self.statistic[ABSENCE] = self.absent_ms / 1000
-        self.statistic[HIGH] = self.statistic[LOW] = self.newest_good()
 
     def acknowledge(self) -> None:
         """Let latching limits go."""
+        self._forget_statistics()
         acknowledge_limits(self, self.row)
 
     def change(self, position: int, event_ms: int, late: bool) -> Change:
@@ -206,6 +211,6 @@ class Sensor:
             levels=tuple(self.level),
             sensor=self.index,
             kind=kind,
-            window=self.window if kind == WINDOW else 0,
+            window=self.window if kind == WINDOW and not math.isnan(self.statistic[kind]) else 0,
             late=late,
         )

@@ -1,0 +1,349 @@
+"""Replay: a history through the line, from files of readings to an alert log; no terminal here.
+
+The clock on the wall says how fast it goes and when to save a snapshot. What comes out depends on
+the readings alone.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from engine import adapters, zones
+from engine.errors import InputError, SnapshotError, TocsinError
+from engine.history import History, Span, Weaver
+from engine.readings import Readings
+from engine.sinks import STDOUT, Sink, open_sink
+from engine.summary import Summary
+from kernels.layout import TICK
+
+BATCH = 65_536
+SNAPSHOT_EVERY_S = 60.0
+_MASK = (1 << 64) - 1
+
+
+class Line(Protocol):
+    """What a replay drives: `engine.pipeline.Pipeline`, or a stand-in in tests."""
+
+    counts: dict[str, int]
+    state_bytes: int
+
+    def push(self, readings: Readings) -> list[bytes]:
+        """Run records of the log through the line; return the alert records that came out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to replay, and how; everything but the first three has a default."""
+
+    readings: tuple[Path, ...]
+    catalog: Path
+    rules: Path
+    adapter: Path | None = None
+    output: Path | None = None
+    since: str | None = None
+    until: str | None = None
+    sort: bool = False
+    threads: int = 1
+    batch: int = BATCH
+    snapshot: str | None = None
+    resume: str | None = None
+    snapshot_every_s: float = SNAPSHOT_EVERY_S
+
+
+class Progress(NamedTuple):
+    """How far a replay has come."""
+
+    readings: int
+    alerts: int
+    share: float
+    elapsed_s: float
+
+
+class Snapshots(NamedTuple):
+    """How state is saved and loaded: `engine.snapshot`, or a stand-in in tests."""
+
+    save: Callable[[str, Any, dict[str, Any]], None]
+    load: Callable[[str, Any], dict[str, Any]]
+
+
+def prepare(job: Job) -> Replay:
+    """Open catalog, rules, adapter and readings; raises what is wrong with them."""
+    from engine import snapshot
+    from engine.catalog import Catalog
+    from engine.pipeline import Pipeline
+    from engine.plan import compile_plan
+    from engine.rules_check import load
+
+    catalog = Catalog.open(job.catalog)
+    plan = compile_plan(catalog, load(job.rules))
+    pipeline = Pipeline(plan, threads=job.threads)
+    return Replay(job, catalog, plan, pipeline, Snapshots(snapshot.save, snapshot.load))
+
+
+class Replay:
+    """One replay; `run` it once."""
+
+    def __init__(
+        self,
+        job: Job,
+        catalog: Any,
+        plan: Any,
+        line: Line,
+        snapshots: Snapshots,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.job, self.plan, self.line = job, plan, line
+        self._catalog, self._snapshots, self._clock = catalog, snapshots, clock
+        adapter = adapters.load(job.adapter)
+        self.history = History(
+            job.readings,
+            adapter,
+            catalog,
+            span=_span(job, adapter),
+            sort=job.sort,
+            jump_ms=int(plan.max_late_ms),
+        )
+        self._digest = _LogDigest()
+        self._position = 0  # records of the log that the line has taken
+        self._resumed: dict[str, Any] | None = None
+        if job.resume is not None:
+            self._resumed = snapshots.load(job.resume, line)
+        self.sink = self._opened_sink()
+        self.summary = Summary(n_sensors=int(catalog.n_sensors))
+
+    def _opened_sink(self) -> Sink:
+        mark = None
+        if self._resumed is not None and self.job.output not in (None, STDOUT):
+            mark = self._resumed.get("output")
+        return open_sink(self.job.output, mark or None)
+
+    def run(
+        self,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_alerts: Callable[[list[bytes]], None] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Summary:
+        """Replay everything, or up to the batch during which `stopped` turns true."""
+        begun = self._clock()
+        saved = begun
+        summary = self.summary
+        try:
+            weaver = self._weaver()
+            for batch in self._batches(weaver):
+                self._push(batch, on_alerts)
+                now = self._clock()
+                if on_progress is not None:
+                    n, alerts = summary.readings, summary.alerts.n
+                    on_progress(Progress(n, alerts, self.history.share, now - begun))
+                if stopped():
+                    summary.interrupted = True
+                    break
+                if self.job.snapshot is not None and now - saved >= self.job.snapshot_every_s:
+                    self._save()
+                    saved = self._clock()
+            self._finish(weaver, on_alerts)
+        finally:
+            # after finish: nothing left to close
+            self.sink.leave()
+        summary.wall_s = self._clock() - begun
+        return summary
+
+    def _weaver(self) -> Weaver:
+        return Weaver(
+            self.history.chunks(),
+            tick_ms=int(self.plan.tick_ms),
+            jump_ms=self.history.jump_ms,
+            n=self.job.batch,
+            n_slots=4 if self.job.threads > 1 else 2,
+            ticked=self.history.has_ticks(),
+        )
+
+    def _batches(self, weaver: Weaver) -> Iterator[Readings]:
+        """Yield what the line has not had yet."""
+        batches = weaver.batches()
+        if self.job.threads > 1:
+            batches = ahead(batches)
+        if self._resumed is not None:
+            batches = self._unseen(batches, self._resumed)
+        else:
+            self.sink.begin()
+        return batches
+
+    def _unseen(self, batches: Iterator[Readings], resumed: dict[str, Any]) -> Iterator[Readings]:
+        """Skip the records that the snapshot covers, making sure that they are the same."""
+        left = covered = int(resumed["position"])
+        for batch in batches:
+            n = min(left, len(batch))
+            self._note(batch.cut(0, n))
+            left -= n
+            if left:
+                continue
+            if n == len(batch):
+                continue
+            self._same(resumed)
+            yield batch.cut(n, len(batch))
+            yield from batches
+            return
+        if left:
+            raise SnapshotError(
+                f"{self.job.resume}: covers {covered:,} records, but these readings give only "
+                f"{covered - left:,}"
+            )
+        self._same(resumed)
+
+    def _same(self, resumed: dict[str, Any]) -> None:
+        if self._digest.value != resumed["log_digest"]:
+            raise SnapshotError(
+                f"{self.job.resume}: other readings than these: their first {self._position:,} "
+                "records differ (files, their order, adapter, --from, --to and --sort must be the "
+                "same; more may follow at the end)"
+            )
+        self.sink.begin()
+
+    def _note(self, batch: Readings) -> None:
+        """Move on in the log."""
+        if self.job.snapshot is not None or self._resumed is not None:
+            self._digest.add(batch, self._position)
+        self._position += len(batch)
+
+    def _push(self, batch: Readings, on_alerts: Callable[[list[bytes]], None] | None) -> None:
+        records = self.line.push(batch)
+        self._note(batch)
+        summary = self.summary
+        n_ticks = int(np.count_nonzero(batch.sensor == TICK))
+        summary.readings += len(batch) - n_ticks
+        summary.ticks += n_ticks
+        if records:
+            self.sink.write(records)
+            summary.alerts.add(records)
+            if on_alerts is not None:
+                on_alerts(records)
+
+    def _save(self) -> None:
+        assert self.job.snapshot is not None
+        # the alert log first: a snapshot must never be ahead of what it goes with
+        mark = self.sink.mark()
+        extra = {"position": self._position, "log_digest": self._digest.value, "output": mark}
+        self._snapshots.save(self.job.snapshot, self.line, extra)
+        self.summary.snapshot = self.job.snapshot
+
+    def _finish(self, weaver: Weaver, on_alerts: Callable[[list[bytes]], None] | None) -> None:
+        """Save, then end the log: a longer history can go on from there as if it had not ended."""
+        summary = self.summary
+        if self.job.snapshot is not None:
+            self._save()
+        if summary.interrupted:
+            self.sink.leave()
+            if self.sink.name is not None:
+                summary.output = self.sink.name
+                summary.notes.append(f"the alert log so far is in {self.sink.name}")
+        else:
+            ending = weaver.ending()
+            if len(ending):
+                self._push(ending, on_alerts)
+            self.sink.finish()
+            summary.output = None if self.job.output is None else str(self.job.output)
+        tally = self.history.tally
+        summary.counts = dict(self.line.counts)
+        summary.no_time = tally.no_time
+        summary.unknown_ids = tally.unknown_ids
+        summary.unknown_overflow = tally.unknown_overflow
+        summary.state_bytes = int(self.line.state_bytes)
+
+
+def _span(job: Job, adapter: adapters.Adapter) -> Span:
+    zone = zones.zone(adapter.time.zone)
+    ends: list[int | None] = []
+    for option, text in (("--from", job.since), ("--to", job.until)):
+        try:
+            ends.append(None if text is None else zones.instant_ms(text, zone))
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"{option}: {error}, got {text!r}") from error
+    span = Span(*ends)
+    if None not in ends and span.since_ms >= span.until_ms:  # type: ignore[operator]
+        raise InputError(f"--from: must be before --to, got {job.since!r} and {job.until!r}")
+    return span
+
+
+class _LogDigest:
+    """A 64-bit digest of the records of a log in order; how it is cut into batches is all the same.
+
+    A sum of mixed records, each times an odd number of its position. It tells another history from
+    the same one; it is no signature.
+    """
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    @property
+    def value(self) -> str:
+        return f"{self._sum:016x}"
+
+    def add(self, batch: Readings, position: int) -> None:
+        """Take records that stand at a position of the log."""
+        mixed = batch.event_ms.astype(np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15)
+        mixed ^= batch.sensor.astype(np.uint32).astype(np.uint64) << np.uint64(8)
+        mixed ^= batch.quality
+        mixed *= np.uint64(0xD6E8_FEB8_6659_FD93)
+        mixed ^= batch.value.view(np.uint64)
+        mixed ^= mixed >> np.uint64(32)
+        places = np.arange(position, position + len(batch), dtype=np.uint64)
+        mixed *= places * np.uint64(2) + np.uint64(1)
+        mixed ^= mixed >> np.uint64(29)
+        self._sum = (self._sum + int(mixed.sum(dtype=np.uint64))) & _MASK
+
+
+_END = object()
+
+
+def ahead(batches: Iterator[Readings], depth: int = 1) -> Iterator[Readings]:
+    """Yield batches that a thread decodes while the one before is in the line."""
+    ready: queue.Queue[Any] = queue.Queue(depth)
+    over = threading.Event()
+
+    def put(item: object) -> bool:
+        while not over.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def decode() -> None:
+        try:
+            for batch in batches:
+                if not put(batch):
+                    return
+            put(_END)
+        except BaseException as error:  # raised again where it is waited for
+            put(error)
+
+    worker = threading.Thread(target=decode, name="decode", daemon=True)
+    worker.start()
+    try:
+        while (item := ready.get()) is not _END:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        over.set()
+        worker.join()
+
+
+def replay(job: Job, **watch: Any) -> Summary:
+    """Prepare a job and run it; see `Replay.run` for what may watch."""
+    return prepare(job).run(**watch)
+
+
+__all__ = ["BATCH", "Job", "Line", "Progress", "Replay", "TocsinError", "prepare", "replay"]
