@@ -23,7 +23,7 @@ from engine.sensor_ids import SensorIds, Tally
 from engine.shapes import Shape
 from engine.tables import Group, Table, open_table
 from kernels.layout import MAX_EVENT_MS, NEVER, TICK
-from kernels.weave import begin, running_newest, weave
+from kernels.weave import NEWEST, begin, running_newest, weave
 
 TICKS_KEY = b"tocsin.ticks"
 """Key of the schema metadata by which a dump of a log says whether it has ticks: `yes` or `no`."""
@@ -284,7 +284,7 @@ class Weaver:
         self._written = 0
         self._held: Readings | None = None
 
-    def batches(self) -> Iterator[Readings]:
+    def batches(self) -> Generator[Readings, None, None]:
         """Yield the log but for what only its end decides: call `ending` for that."""
         for chunk in self._chunks:
             if self._held is not None:
@@ -311,7 +311,7 @@ class Weaver:
         if self._held is not None:
             self._weave(self._held, final=True)
             self._held = None
-        newest_ms = int(self._state["newest_ms"][0])
+        newest_ms = int(self._state[NEWEST])
         if newest_ms != NEVER and not self._ticked:
             slot, at = self._slot, self._written
             slot.sensor[at], slot.event_ms[at] = TICK, newest_ms

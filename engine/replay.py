@@ -9,19 +9,21 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import adapters, zones
-from engine.errors import InputError, SnapshotError, TocsinError
+from engine.errors import InputError, SnapshotError
 from engine.history import History, Span, Weaver
 from engine.readings import Readings
 from engine.sinks import STDOUT, Sink, open_sink
-from engine.summary import Summary
+from engine.summary import AlertTally, Summary
 from kernels.layout import TICK
 
 BATCH = 65_536
@@ -32,11 +34,16 @@ _MASK = (1 << 64) - 1
 class Line(Protocol):
     """What a replay drives: `engine.pipeline.Pipeline`, or a stand-in in tests."""
 
-    counts: dict[str, int]
-    state_bytes: int
+    records: Any
+    """`encode(transitions)` gives alert records."""
+    state: Any
 
-    def push(self, readings: Readings) -> list[bytes]:
-        """Run records of the log through the line; return the alert records that came out."""
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of the readings."""
+
+    def judge(self, readings: Readings) -> NDArray[Any]:
+        """Run records of the log through the line; return the transitions that came out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +125,13 @@ class Replay:
         if job.resume is not None:
             self._resumed = snapshots.load(job.resume, line)
         self.sink = self._opened_sink()
-        self.summary = Summary(n_sensors=int(catalog.n_sensors))
+        self.summary = Summary(
+            alerts=AlertTally(int(catalog.n_sources)),
+            n_sensors=int(catalog.n_sensors),
+            n_unprofiled=int(plan.n_unprofiled),
+            notes=[str(note) for note in plan.notes],
+        )
+        self._going = False  # past what a snapshot covers
 
     def _opened_sink(self) -> Sink:
         mark = None
@@ -139,24 +152,28 @@ class Replay:
         summary = self.summary
         try:
             weaver = self._weaver()
-            for batch in self._batches(weaver):
-                self._push(batch, on_alerts)
-                now = self._clock()
-                if on_progress is not None:
-                    n, alerts = summary.readings, summary.alerts.n
-                    on_progress(Progress(n, alerts, self.history.share, now - begun))
-                if stopped():
-                    summary.interrupted = True
-                    break
-                if self.job.snapshot is not None and now - saved >= self.job.snapshot_every_s:
-                    self._save()
-                    saved = self._clock()
+            with closing(self._batches(weaver, stopped)) as batches:
+                for batch in batches:
+                    self._push(batch, on_alerts)
+                    now = self._clock()
+                    if on_progress is not None:
+                        on_progress(self._progress(now - begun))
+                    if stopped():
+                        summary.interrupted = True
+                        break
+                    if self.job.snapshot is not None and now - saved >= self.job.snapshot_every_s:
+                        self._save()
+                        saved = self._clock()
             self._finish(weaver, on_alerts)
         finally:
             # after finish: nothing left to close
             self.sink.leave()
         summary.wall_s = self._clock() - begun
         return summary
+
+    def _progress(self, elapsed_s: float) -> Progress:
+        n, alerts = self.summary.readings, self.summary.alerts.n
+        return Progress(n, alerts, self.history.share, elapsed_s)
 
     def _weaver(self) -> Weaver:
         return Weaver(
@@ -168,38 +185,48 @@ class Replay:
             ticked=self.history.has_ticks(),
         )
 
-    def _batches(self, weaver: Weaver) -> Iterator[Readings]:
+    def _batches(
+        self, weaver: Weaver, stopped: Callable[[], bool]
+    ) -> Generator[Readings, None, None]:
         """Yield what the line has not had yet."""
-        batches = weaver.batches()
+        source: Generator[Readings, None, None] = weaver.batches()
         if self.job.threads > 1:
-            batches = ahead(batches)
-        if self._resumed is not None:
-            batches = self._unseen(batches, self._resumed)
-        else:
-            self.sink.begin()
-        return batches
+            source = ahead(source)
+        with closing(source) as batches:
+            if self._resumed is None:
+                self._begin()
+                yield from batches
+            else:
+                yield from self._unseen(batches, self._resumed, stopped)
 
-    def _unseen(self, batches: Iterator[Readings], resumed: dict[str, Any]) -> Iterator[Readings]:
+    def _begin(self) -> None:
+        self.sink.begin()
+        self._going = True
+
+    def _unseen(
+        self, batches: Iterator[Readings], resumed: dict[str, Any], stopped: Callable[[], bool]
+    ) -> Iterator[Readings]:
         """Skip the records that the snapshot covers, making sure that they are the same."""
         left = covered = int(resumed["position"])
+        if not left:
+            self._same(resumed)
         for batch in batches:
             n = min(left, len(batch))
-            self._note(batch.cut(0, n))
-            left -= n
-            if left:
-                continue
-            if n == len(batch):
-                continue
-            self._same(resumed)
-            yield batch.cut(n, len(batch))
-            yield from batches
-            return
+            if n:
+                self._note(batch.cut(0, n))
+                left -= n
+                if not left:
+                    self._same(resumed)
+            if n < len(batch):
+                yield batch.cut(n, len(batch))
+            elif stopped():
+                self.summary.interrupted = True
+                return
         if left:
             raise SnapshotError(
                 f"{self.job.resume}: covers {covered:,} records, but these readings give only "
                 f"{covered - left:,}"
             )
-        self._same(resumed)
 
     def _same(self, resumed: dict[str, Any]) -> None:
         if self._digest.value != resumed["log_digest"]:
@@ -208,7 +235,7 @@ class Replay:
                 "records differ (files, their order, adapter, --from, --to and --sort must be the "
                 "same; more may follow at the end)"
             )
-        self.sink.begin()
+        self._begin()
 
     def _note(self, batch: Readings) -> None:
         """Move on in the log."""
@@ -217,15 +244,18 @@ class Replay:
         self._position += len(batch)
 
     def _push(self, batch: Readings, on_alerts: Callable[[list[bytes]], None] | None) -> None:
-        records = self.line.push(batch)
+        transitions = self.line.judge(batch)
         self._note(batch)
         summary = self.summary
         n_ticks = int(np.count_nonzero(batch.sensor == TICK))
         summary.readings += len(batch) - n_ticks
         summary.ticks += n_ticks
-        if records:
+        if not len(transitions):
+            return
+        summary.alerts.add(transitions)
+        if self.job.output is not None or on_alerts is not None:
+            records = self.line.records.encode(transitions)
             self.sink.write(records)
-            summary.alerts.add(records)
             if on_alerts is not None:
                 on_alerts(records)
 
@@ -240,9 +270,11 @@ class Replay:
     def _finish(self, weaver: Weaver, on_alerts: Callable[[list[bytes]], None] | None) -> None:
         """Save, then end the log: a longer history can go on from there as if it had not ended."""
         summary = self.summary
-        if self.job.snapshot is not None:
+        if self.job.snapshot is not None and self._going:
             self._save()
-        if summary.interrupted:
+        if summary.interrupted and not self._going:
+            summary.notes.append("interrupted before the first new reading: nothing was changed")
+        elif summary.interrupted:
             self.sink.leave()
             if self.sink.name is not None:
                 summary.output = self.sink.name
@@ -253,12 +285,18 @@ class Replay:
                 self._push(ending, on_alerts)
             self.sink.finish()
             summary.output = None if self.job.output is None else str(self.job.output)
-        tally = self.history.tally
+        self._report()
+
+    def _report(self) -> None:
+        summary, tally = self.summary, self.history.tally
         summary.counts = dict(self.line.counts)
         summary.no_time = tally.no_time
         summary.unknown_ids = tally.unknown_ids
         summary.unknown_overflow = tally.unknown_overflow
-        summary.state_bytes = int(self.line.state_bytes)
+        summary.state_bytes = int(self.line.state.n_bytes)
+        summary.n_active = int(np.count_nonzero(self.line.state.source["level"]))
+        ids = self._catalog.source_id
+        summary.top_sources = [(ids[s].as_py(), n) for s, n in summary.alerts.top_sources()]
 
 
 def _span(job: Job, adapter: adapters.Adapter) -> Span:
@@ -306,7 +344,9 @@ class _LogDigest:
 _END = object()
 
 
-def ahead(batches: Iterator[Readings], depth: int = 1) -> Iterator[Readings]:
+def ahead(
+    batches: Generator[Readings, None, None], depth: int = 1
+) -> Generator[Readings, None, None]:
     """Yield batches that a thread decodes while the one before is in the line."""
     ready: queue.Queue[Any] = queue.Queue(depth)
     over = threading.Event()
@@ -339,11 +379,9 @@ def ahead(batches: Iterator[Readings], depth: int = 1) -> Iterator[Readings]:
     finally:
         over.set()
         worker.join()
+        batches.close()
 
 
 def replay(job: Job, **watch: Any) -> Summary:
     """Prepare a job and run it; see `Replay.run` for what may watch."""
     return prepare(job).run(**watch)
-
-
-__all__ = ["BATCH", "Job", "Line", "Progress", "Replay", "TocsinError", "prepare", "replay"]

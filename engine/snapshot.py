@@ -78,7 +78,7 @@ def load(uri: str, pipeline: Pipeline) -> dict[str, Any]:
     for name, target in targets.items():
         target[:] = np.frombuffer(arrays[name], target.dtype)
     for shard in pipeline.shards:
-        shard.rejoin(targets["clock"], pipeline.state.source)
+        shard.rejoin(targets["clock"])
     return dict(meta["extra"])
 
 
@@ -104,7 +104,7 @@ def _read(uri: str) -> tuple[dict[str, Any], dict[str, pa.Buffer]]:
 def _merged_clock(pipeline: Pipeline) -> Array:
     """Return the shards' one clock: they agree on all but the counts, which add up."""
     clock = pipeline.shards[0].clock.copy()
-    clock["counts"] = sum(shard.clock["counts"] for shard in pipeline.shards)
+    clock["counts"] = np.sum([shard.clock["counts"] for shard in pipeline.shards], axis=0)
     clock["n_agenda"] = 0
     return clock
 
@@ -117,7 +117,7 @@ def _checksum(meta: Mapping[str, Any], parts: Iterable[Any]) -> str:
 
 
 def _bytes(array: Array) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).view(np.uint8).reshape(-1))
+    return np.ascontiguousarray(array).view(np.uint8).reshape(-1).data
 
 
 def _place(uri: str) -> tuple[fs.FileSystem, str]:

@@ -1,16 +1,25 @@
-"""What a replay gave: counted from the alert records and the line's counters, as text or JSON."""
+"""What a replay gave: counted from the transitions and the line's counters, as text or JSON."""
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
+import numpy as np
+from numpy.typing import NDArray
 
-from kernels.layout import COUNT_NAMES, LEVEL_NAMES, TRANSITION_NAMES
+from kernels.layout import (
+    CLEAR,
+    COUNT_NAMES,
+    ESCALATE,
+    KIND_NAMES,
+    LEVEL_NAMES,
+    N_KINDS,
+    RAISE,
+    TRANSITION_NAMES,
+)
 
 TOP_SOURCES = 10
 SAMPLE_IDS = 3
@@ -22,52 +31,58 @@ _MANY_BACKWARD = 0.01
 
 
 class AlertTally:
-    """Counts alert records as they come."""
+    """Counts transitions as they come, a batch at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_sources: int) -> None:
         self.n = 0
-        self.by_both: Counter[tuple[str, str]] = Counter()
-        self.by_detector: Counter[str] = Counter()
-        self.by_source: Counter[str] = Counter()
-        self.late = 0
-        self.n_episodes = 0
-        self._begun: dict[str, int] = {}
+        self.n_late = 0
+        self._by_both = np.zeros((len(TRANSITION_NAMES), len(LEVEL_NAMES)), np.int64)
+        self._by_detector = np.zeros(N_KINDS + 1, np.int64)
+        self._by_source = np.zeros(n_sources, np.int64)
         self._lasted_ms = array("q")
 
-    def add(self, records: list[bytes]) -> None:
-        """Count some records."""
-        for record in records:
-            self._add(orjson.loads(record))
+    def add(self, transitions: NDArray[Any]) -> None:
+        """Count (T,) TRANSITION."""
+        kind, level = transitions["kind"], transitions["level"]
+        self.n += len(transitions)
+        self.n_late += int(np.count_nonzero(transitions["late"]))
+        np.add.at(self._by_both, (kind, level), 1)
+        np.add.at(self._by_source, transitions["source"], 1)
+        upward = transitions["contributor"][(kind == RAISE) | (kind == ESCALATE), 0]
+        known = (upward["sensor"] >= 0) & (upward["kind"] < N_KINDS)
+        np.add.at(self._by_detector, np.where(known, upward["kind"], N_KINDS), 1)
+        ended = transitions[kind == CLEAR]
+        self._lasted_ms.extend(np.maximum(0, ended["event_ms"] - ended["episode_ms"]).tolist())
 
-    def _add(self, record: Mapping[str, Any]) -> None:
-        transition, level, alert = record["transition"], record["level"], record["alert_id"]
-        self.n += 1
-        self.by_both[transition, level] += 1
-        self.by_source[record["source"]] += 1
-        self.late += bool(record["late"])
-        if transition == "raise":
-            self.n_episodes += 1
-            self._begun[alert] = record["event_ms"]
-        elif transition == "clear":
-            begun = self._begun.pop(alert, None)
-            if begun is not None:
-                self._lasted_ms.append(max(0, record["event_ms"] - begun))
-        if transition in ("raise", "escalate"):
-            leading = record["contributors"][:1]
-            self.by_detector[leading[0]["detector"] if leading else "none"] += 1
+    def by_level(self, transition: str) -> dict[str, int]:
+        """Return the alerts of a transition by the level they led to."""
+        row = self._by_both[TRANSITION_NAMES.index(transition)].tolist()
+        return {level: n for level, n in zip(LEVEL_NAMES, row, strict=True) if n}
+
+    def by_detector(self) -> dict[str, int]:
+        """Return raises and escalations by the detector that contributed most, most first."""
+        names = (*KIND_NAMES, "coupling, rule or fading alone")
+        found = {name: n for name, n in zip(names, self._by_detector.tolist(), strict=True) if n}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def top_sources(self) -> list[tuple[int, int]]:
+        """Return the sources with the most alerts, and how many."""
+        busy = np.argsort(-self._by_source, kind="stable")[:TOP_SOURCES]
+        return [(int(s), int(self._by_source[s])) for s in busy if self._by_source[s]]
 
     @property
-    def n_open(self) -> int:
-        """Episodes that have not ended."""
-        return len(self._begun)
+    def n_episodes(self) -> int:
+        """Episodes that began."""
+        return int(self._by_both[RAISE].sum())
+
+    @property
+    def n_ended(self) -> int:
+        """Episodes that ended."""
+        return len(self._lasted_ms)
 
     def median_ms(self) -> float | None:
         """Return the median duration of the episodes that ended."""
-        if not self._lasted_ms:
-            return None
-        lasted = sorted(self._lasted_ms)
-        middle = len(lasted) // 2
-        return lasted[middle] if len(lasted) % 2 else (lasted[middle - 1] + lasted[middle]) / 2
+        return float(np.median(self._lasted_ms)) if self._lasted_ms else None
 
 
 @dataclass(kw_only=True)
@@ -79,14 +94,16 @@ class Summary:
     wall_s: float = 0.0
     first_ms: int | None = None
     last_ms: int | None = None
-    alerts: AlertTally = field(default_factory=AlertTally)
+    alerts: AlertTally = field(default_factory=lambda: AlertTally(0))
+    top_sources: list[tuple[str, int]] = field(default_factory=list)
     counts: Mapping[str, int] = field(default_factory=dict)
     no_time: int = 0
     unknown_ids: Mapping[str, int] = field(default_factory=dict)
     unknown_overflow: bool = False
     state_bytes: int = 0
     n_sensors: int = 0
-    active: int | None = None
+    n_unprofiled: int = 0
+    n_active: int = 0
     output: str | None = None
     snapshot: str | None = None
     interrupted: bool = False
@@ -129,12 +146,7 @@ class Summary:
         """Return the report as plain JSON values."""
         alerts = self.alerts
         median_ms = alerts.median_ms()
-        by_level = {
-            transition: {
-                level: n for level in LEVEL_NAMES if (n := alerts.by_both[transition, level])
-            }
-            for transition in TRANSITION_NAMES
-        }
+        by_both = {name: alerts.by_level(name) for name in TRANSITION_NAMES}
         return {
             "readings": self.readings,
             "ticks": self.ticks,
@@ -143,17 +155,15 @@ class Summary:
             "wall_s": round(self.wall_s, 3),
             "readings_per_s": round(self.readings_per_s),
             "alerts": alerts.n,
-            "alerts_by_transition": {name: sum(n.values()) for name, n in by_level.items()},
-            "alerts_by_transition_and_level": by_level,
-            "alerts_by_detector": dict(alerts.by_detector.most_common()),
-            "alerts_late": alerts.late,
-            "top_sources": [
-                {"source": source, "alerts": n}
-                for source, n in alerts.by_source.most_common(TOP_SOURCES)
-            ],
+            "alerts_by_transition": {name: sum(n.values()) for name, n in by_both.items()},
+            "alerts_by_transition_and_level": by_both,
+            "alerts_by_detector": alerts.by_detector(),
+            "alerts_late": alerts.n_late,
+            "top_sources": [{"source": source, "alerts": n} for source, n in self.top_sources],
             "episodes": {
                 "begun": alerts.n_episodes,
-                "open": alerts.n_open,
+                "ended": alerts.n_ended,
+                "running": self.n_active,
                 "median_s": None if median_ms is None else median_ms / 1000,
             },
             "counts": dict(self.counts),
@@ -165,13 +175,15 @@ class Summary:
                 "sample": list(self.unknown_ids)[:SAMPLE_IDS],
             },
             "state_bytes": self.state_bytes,
-            "state_bytes_per_sensor": self._per_sensor(),
-            "active_sources": self.active,
+            "state_bytes_per_sensor": self.per_sensor(),
+            "sensors": self.n_sensors,
+            "sensors_without_profile": self.n_unprofiled,
             "output": self.output,
             "snapshot": self.snapshot,
             "interrupted": self.interrupted,
             "notes": self.advice(),
         }
 
-    def _per_sensor(self) -> float | None:
+    def per_sensor(self) -> float | None:
+        """Return the bytes of state a sensor."""
         return round(self.state_bytes / self.n_sensors, 1) if self.n_sensors else None

@@ -9,18 +9,23 @@ from typing import Any
 
 import numba
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
 KERNELS: dict[str, Any] = {}
 """Every compiled function by ``module.name``."""
 
 
+_POLICY: dict[str, Any] = {
+    "nogil": True,
+    "cache": True,
+    "error_model": "numpy",
+    "_nrt": False,  # nothing can be allocated, and arrays are not reference-counted
+}
+
+
 def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    # Without the runtime nothing can be allocated, and arrays are not reference-counted.
-    compiled = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False, **options)(
-        function
-    )
+    compiled: Callable[..., Any] = numba.njit(**_POLICY, **options)(function)
     KERNELS[f"{function.__module__}.{function.__name__}"] = compiled
     return compiled
 
@@ -40,7 +45,7 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     return _compile(function, forceinline=True)
 
 
-if numba.config.DISABLE_JIT:
+if config.DISABLE_JIT:
 
     def prefetch(array: Any, index: int, byte: int) -> None:
         """Do nothing: there is no cache to warm without compiled code."""

@@ -6,15 +6,16 @@ scalar instructions: 25 ns where this takes 5.
 
 from typing import Any
 
-import numba
 from llvmlite import ir
-from numba.core import types
+from numba.core import config, types
 from numba.extending import intrinsic
 
 from kernels.layout import N_PANES, PANES
 
 MAX_PANE_N = 1 << 27
 """A pane that holds as many readings takes no more: eight of them fit 31 bits."""
+
+_OFFSETS = {name: offset for name, (_, offset) in (PANES.fields or {}).items()}
 
 
 def turn_ring_plainly(panes: Any, place: int, turn: int, n_panes: int) -> tuple[int, int, float]:
@@ -76,7 +77,7 @@ def turn_ring_compiled(typingctx: Any, panes: Any, place: Any, turn: Any, n_pane
         doubles = ir.VectorType(f64, N_PANES)
 
         def field(name: str, element: Any) -> Any:
-            offset = PANES.fields[name][1]
+            offset = _OFFSETS[name]
             start = builder.bitcast(args[0], i8.as_pointer())
             address = builder.gep(start, [i64(offset)])
             return builder.bitcast(address, ir.VectorType(element, N_PANES).as_pointer())
@@ -122,4 +123,4 @@ def turn_ring_compiled(typingctx: Any, panes: Any, place: Any, turn: Any, n_pane
     return returned(panes, place, turn, n_panes), codegen
 
 
-turn_ring = turn_ring_plainly if numba.config.DISABLE_JIT else turn_ring_compiled
+turn_ring = turn_ring_plainly if config.DISABLE_JIT else turn_ring_compiled

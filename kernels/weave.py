@@ -7,23 +7,19 @@ comes no earlier than `jump_ms` before it. So does the very first reading; if it
 with the second.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.jit import kernel, step
 from kernels.layout import MAX_EVENT_MS, NEVER, TICK
 
-WEAVE = np.dtype([("newest_ms", "<i8"), ("due_ms", "<i8")])
-"""What a weave remembers between batches: the largest event time, and when the next tick is due."""
+NEWEST, DUE = range(2)
+"""Places in what a weave remembers: the largest event time, and when the next tick is due."""
 
 
-def begin() -> NDArray[Any]:
+def begin() -> NDArray[np.int64]:
     """Return the state before the first reading."""
-    state = np.zeros(1, WEAVE)
-    state["newest_ms"] = NEVER
-    return state
+    return np.array([NEVER, 0], np.int64)
 
 
 @step
@@ -72,15 +68,15 @@ def weave(
     In       sensor … quality (R,)  as in engine.readings; no ticks among them
              rule     (2,) int64    tick_ms ≥ 1, jump_ms ≥ 0
              final    bool          no reading follows: nothing is left
-    In/out   state    (1,) WEAVE    survives batches
+    In/out   state    (2,) int64    NEWEST, DUE; survives batches
     Out      out_sensor … out_quality
     Cost     O(R), about 1.1 ns a reading, 2.2 with a tick every 20; allocates nothing
     Oracle   tests.kernels.test_weave.woven
     """
     tick_ms = rule[0]
     jump_ms = rule[1]
-    newest_ms = state[0].newest_ms
-    due_ms = state[0].due_ms
+    newest_ms = state[NEWEST]
+    due_ms = state[DUE]
     n = len(sensor)
     begun = 0  # first reading that is still to be copied
     written = 0
@@ -115,8 +111,8 @@ def weave(
     copy(event_ms, begun, n, out_event_ms, written)
     copy(value, begun, n, out_value, written)
     copy(quality, begun, n, out_quality, written)
-    state[0].newest_ms = newest_ms
-    state[0].due_ms = due_ms
+    state[NEWEST] = newest_ms
+    state[DUE] = due_ms
     return n, written + n - begun
 
 

@@ -1,0 +1,140 @@
+"""Shards: contiguous ranges of sources, each on a thread of its own, that give the log of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from engine.plan import Plan
+from engine.readings import Readings
+from engine.state import State
+from kernels.agenda import schedule
+from kernels.detect import ROOM, detect
+from kernels.fuse import fuse
+from kernels.layout import (
+    BLOCK_SHIFT,
+    CHANGE,
+    CLOCK,
+    FAR_FUTURE_MS,
+    NEVER,
+    READING,
+    TRANSITION,
+)
+
+Array = np.ndarray[Any, Any]
+
+N_CHANGES = 8192
+N_TRANSITIONS = 4096
+
+
+class Shard:
+    """A contiguous range of sources, cut between partitions, with its own clock and buffers.
+
+    Every shard sees the whole log and keeps the whole clock; it runs the detectors of its own
+    sensors only. Couplings never cross partitions, so shards share no state.
+    """
+
+    def __init__(self, plan: Plan, state: State, first_source: int, last_source: int) -> None:
+        self.plan = plan
+        self.state = state
+        starts = plan.catalog.sensor_start
+        self.sources = (first_source, last_source)
+        self.sensors = (int(starts[first_source]), int(starts[last_source]))
+        n_sensors = self.sensors[1] - self.sensors[0]
+        self.counts_all = int(first_source == 0)
+        self.clock = np.zeros(1, CLOCK)
+        self.clock["watermark_ms"] = self.clock["tick_ms"] = NEVER
+        turns = np.concatenate([plan.contexts["from_ms"], plan.contexts["to_ms"]])
+        self.clock["context_ms"] = turns.min() if len(turns) else FAR_FUTURE_MS
+        n_blocks = max(1, -(-n_sensors >> BLOCK_SHIFT))
+        self.block_due_ms = np.full(n_blocks, FAR_FUTURE_MS, np.int64)
+        self.agenda = np.zeros(max(1, last_source - first_source), np.int32)
+        self.reading = np.zeros(1, READING)
+        largest = int(np.diff(starts).max()) if plan.catalog.n_sources else 0
+        self.changes = np.zeros(N_CHANGES + 2 * ROOM + largest, CHANGE)
+        self.transitions = np.zeros(N_TRANSITIONS, TRANSITION)
+
+    def detect(self, readings: Readings, start: int) -> tuple[int, int]:
+        """Run the detectors from ``start`` on; return (records consumed, changes written)."""
+        plan, state = self.plan, self.state
+        return detect(
+            readings.sensor, readings.event_ms, readings.value, readings.quality, start,
+            (*self.sensors, self.counts_all),
+            (plan.late_after_ms, plan.max_ahead_ms, plan.max_late_ms),
+            (plan.params, plan.absent_ms, plan.window_params, plan.window_start,
+             plan.season_start, plan.catalog.sensor_start),
+            (self.clock, state.hot, state.cold, state.panes, state.bins, self.block_due_ms,
+             self.reading),
+            self.changes,
+        )  # fmt: skip
+
+    def fuse(self, n_changes: int, start: int) -> tuple[int, Array]:
+        """Fuse the changes from ``start`` on; return (changes consumed, transitions)."""
+        plan, state, city = self.plan, self.state, self.plan.catalog
+        graph = (
+            city.sensor_start, city.coupled_start, city.coupled_origin, plan.coupled_weight,
+            city.coupling_start, city.coupling_target, city.category, city.static_class,
+            city.district, city.sensor_source,
+        )  # fmt: skip
+        consumed, n = fuse(
+            self.changes, n_changes, start, self.sources,
+            (plan.params, plan.row, graph, plan.category, plan.terms, plan.signal_rules,
+             plan.contexts),
+            (self.clock, state.signal, state.source, self.agenda),
+            self.transitions,
+        )  # fmt: skip
+        return consumed, self.transitions[:n].copy()
+
+    def rejoin(self, clock: Array) -> None:
+        """Take up a restored state: its clock, and the agenda of the shard's sources.
+
+        A block's bound of zero is a lower bound of any deadline: the next tick looks through them
+        all.
+        """
+        source = self.state.source
+        self.clock[:] = clock
+        if not self.counts_all:
+            self.clock["counts"] = 0
+        self.clock["n_agenda"] = 0
+        self.block_due_ms[:] = 0
+        first, last = self.sources
+        for index in first + np.flatnonzero(source["place"][first:last] >= 0):
+            due_ms = int(source["due_ms"][index])
+            source["place"][index] = NEVER
+            schedule(int(index), due_ms, self.clock[0], self.agenda, source)
+
+
+def cut_shards(plan: Plan, state: State, n: int) -> list[Shard]:
+    """Return up to ``n`` shards of about the same number of sensors, cut where partitions meet."""
+    catalog = plan.catalog
+    bounds = np.asarray(catalog.partition_start)
+    loads = catalog.sensor_start[bounds]
+    aims = loads[-1] * np.arange(1, n) / n
+    cuts = {int(bounds[np.abs(loads - aim).argmin()]) for aim in aims}
+    edges = sorted({0, catalog.n_sources} | cuts)
+    if len(edges) < 2:
+        edges = [0, 0]
+    return [Shard(plan, state, first, last) for first, last in pairwise(edges)]
+
+
+def in_log_order(parts: Sequence[Array]) -> Array:
+    """Put the transitions of shards, in their order, into the order of one shard alone.
+
+    A record's changes go by sensor, as shards do; what is due goes by (due time, source).
+    """
+    transitions = np.concatenate(parts)
+    if len(parts) == 1:
+        return transitions
+    timed = transitions["phase"] > 0
+    order = np.lexsort(
+        (
+            np.where(timed, transitions["trigger"], 0),
+            np.where(timed, transitions["trigger_ms"], 0),
+            transitions["phase"],
+            transitions["position"],
+        )
+    )
+    return transitions[order]
