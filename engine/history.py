@@ -311,13 +311,19 @@ class Weaver:
         if self._held is not None:
             self._weave(self._held, final=True)
             self._held = None
-        newest_ms = int(self._state[NEWEST])
-        if newest_ms != NEVER and not self._ticked:
+        newest_ms = self.newest_ms
+        if newest_ms is not None and not self._ticked:
             slot, at = self._slot, self._written
             slot.sensor[at], slot.event_ms[at] = TICK, newest_ms
             slot.value[at], slot.quality[at] = 0.0, 0
             self._written += 1
         return self._emitted()
+
+    @property
+    def newest_ms(self) -> int | None:
+        """The largest event time so far."""
+        newest_ms = int(self._state[NEWEST])
+        return None if newest_ms == NEVER else newest_ms
 
     @property
     def _slot(self) -> Readings:

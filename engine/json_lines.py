@@ -180,7 +180,8 @@ def _as(value: Any, kind: pa.DataType) -> Any:
     if value is None:
         return None
     if isinstance(value, (dict, list)):
-        raise ValueError(f"must be one value, got {str(value)[:80]!r}")
+        what = "an array" if isinstance(value, list) else "an object"
+        raise ValueError(f"must be one value, got {what}")
     if pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         if isinstance(value, str):
             raise ValueError(f"must be a number, got {value[:80]!r}")

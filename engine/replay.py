@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine import adapters, zones
@@ -139,6 +140,19 @@ class Replay:
             mark = self._resumed.get("output")
         return open_sink(self.job.output, mark or None)
 
+    def warm_up(self) -> float:
+        """Compile the kernels, or load them from their cache; return the seconds that it took."""
+        from engine.pipeline import warm_up
+
+        begun = self._clock()
+        warm_up(self.plan)
+        one = Readings.of([0], [0], [0.0])
+        weaver = Weaver(iter([one]), tick_ms=1, jump_ms=0, n=1)
+        list(weaver.batches())
+        weaver.ending()
+        self._catalog.resolver().resolve(pa.array(["a sensor of no catalog"]))
+        return self._clock() - begun
+
     def run(
         self,
         *,
@@ -248,6 +262,8 @@ class Replay:
         self._note(batch)
         summary = self.summary
         n_ticks = int(np.count_nonzero(batch.sensor == TICK))
+        if summary.first_ms is None and n_ticks < len(batch):
+            summary.first_ms = int(batch.event_ms[batch.sensor != TICK].min())
         summary.readings += len(batch) - n_ticks
         summary.ticks += n_ticks
         if not len(transitions):
@@ -285,10 +301,11 @@ class Replay:
                 self._push(ending, on_alerts)
             self.sink.finish()
             summary.output = None if self.job.output is None else str(self.job.output)
-        self._report()
+        self._report(weaver)
 
-    def _report(self) -> None:
+    def _report(self, weaver: Weaver) -> None:
         summary, tally = self.summary, self.history.tally
+        summary.last_ms = weaver.newest_ms
         summary.counts = dict(self.line.counts)
         summary.no_time = tally.no_time
         summary.unknown_ids = tally.unknown_ids

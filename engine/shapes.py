@@ -76,7 +76,8 @@ class Shape:
     def _fault(
         self, problem: str, *, column: str | None = None, row: int | None = None
     ) -> ReadingsError:
-        return ReadingsError(str(Fault(file=str(self.path), row=row, key=column, problem=problem)))
+        text = str(Fault(file=str(self.path), row=row, key=column, problem=problem))
+        return ReadingsError(" ".join(text.split()))  # names of columns may hold anything
 
     def _long(self, catalog: Any) -> None:
         adapter = self.adapter

@@ -229,6 +229,8 @@ class ArrowTable:
         with pa.memory_map(str(file.path)) if self._seeks else self._stream()[0] as source:
             reader = pa.ipc.open_file(source) if self._seeks else pa.ipc.open_stream(source)
             self.schema = reader.schema
+            if not all(self.schema.names):  # raises for names that are no UTF-8
+                raise pa.ArrowInvalid("a column has no name")
             self._n = reader.num_record_batches if self._seeks else 0
 
     @property
@@ -282,6 +284,9 @@ class ArrowTable:
                 try:
                     batch = reader.read_next_batch()
                 except StopIteration:
+                    # to the end of the packing, which tells whether it is whole
+                    while stream.read(_BUFFER_BYTES):
+                        pass
                     return
                 self.share = raw.tell() / self._file.n_bytes
                 yield batch

@@ -295,6 +295,72 @@ def observe(x, v, dt_ms, loud, h, b, p, reading):
     return loud
 
 
+@inlined
+def take_windows(t_ms, v, at, p, panes, window_params, window_start, reading):
+    """Take one value into the sensor's windows; return the highest level among them."""
+    highest = 0
+    reading.window = 0
+    for w in range(p.n_windows):
+        ring = panes[np.uint64(window_start[at] + w)]
+        rules = window_params[np.uint64(p.first_window + w)]
+        n_ring, total = enter_window(t_ms, v, ring, rules)
+        statistic = aggregate_window(n_ring, total, ring, rules)
+        level = window_level_of(n_ring, statistic, ring, rules)
+        if level > highest:
+            highest = level
+            reading.window = w
+            reading.window_value = statistic
+    return highest
+
+
+@inlined
+def take_good(
+    at, position, t_ms, dt_ms, v, late, first, h, c, p, shard_low, absent_ms, window_params,
+    window_start, season_start, panes, bins, block_due_ms, reading, changes, n,
+):  # fmt: skip
+    """Run every detector over one good reading; return (changes, what it counts as)."""
+    if h.n == 0:
+        # Nothing before it to compare with.
+        h.anchor = v
+        h.anchor_age_ms = 0
+        h.older_age_ms = 0
+    x = v - h.anchor
+    if dt_ms == 0 and h.n != 0 and np.float32(x) == h.last:
+        return n, DUPLICATE
+    if first or h.flags & FLAG_ABSENT:
+        h.flags &= ~FLAG_ABSENT & 0xFF
+        expect_reading(at, shard_low, t_ms, absent_ms, block_due_ms)
+    h.last_ms = t_ms
+    window_level = 0
+    if p.n_windows:
+        window_level = take_windows(t_ms, v, at, p, panes, window_params, window_start, reading)
+    place = np.uint64(0)
+    if p.season_bins:
+        place = np.uint64(
+            season_start[at] + season_bin(t_ms, p.utc_offset_ms, p.season_ms, p.season_bins)
+        )
+    if observe(x, v, dt_ms, window_level > 0, h, bins[place], p, reading):
+        reading.window_level = window_level
+        reading.event_ms = t_ms
+        reading.position = position
+        reading.sensor = at
+        reading.late = late
+        n = judge(reading, h, c, p, changes, n)
+    return n, ACCEPTED
+
+
+@step
+def take_backward(t_ms, v, at, p, panes, window_params, window_start):
+    """Take a value older than the sensor's newest into its windows, where they still hold its pane."""
+    for w in range(p.n_windows):
+        enter_window(
+            t_ms,
+            v,
+            panes[np.uint64(window_start[at] + w)],
+            window_params[np.uint64(p.first_window + w)],
+        )
+
+
 @step
 def take_tick(t_ms, position, shard, clock, hot, cold, params, absent_ms, block_due_ms, changes, n):
     """Raise what is absent at ``t_ms`` and hand the tick to fusion; return (changes, done).
@@ -346,6 +412,44 @@ def take_acknowledge(source, position, t_ms, shard, hot, cold, params, sensor_st
     return n, True
 
 
+@step
+def take_control(
+    s, t_ms, value, why, position, shard, clock, hot, cold, params, absent_ms, sensor_start,
+    block_due_ms, changes, n,
+):  # fmt: skip
+    """Take a record that is no reading of a known sensor; return (changes, done)."""
+    counts_all = shard[2]
+    if s != TICK and s != ACKNOWLEDGE:
+        clock.counts[UNKNOWN_SENSOR] += counts_all
+    elif why == TIME_OUT_OF_BOUNDS:
+        clock.counts[TIME_OUT_OF_BOUNDS] += counts_all
+    elif s == ACKNOWLEDGE:
+        return take_acknowledge(
+            value, position, t_ms, shard, hot, cold, params, sensor_start, changes, n
+        )
+    else:
+        n, done = take_tick(
+            t_ms, position, shard, clock, hot, cold, params, absent_ms, block_due_ms, changes, n
+        )
+        if not done:
+            return n, False
+        clock.counts[TICKS] += counts_all
+    return n, True
+
+
+@inlined
+def ask_ahead(at, windowed, sensor, hot, panes, window_start):
+    """Prefetch what the readings to come will touch."""
+    ahead = sensor[at + np.uint64(PREFETCH)]
+    prefetch(hot, ahead, 0)
+    if windowed:
+        prefetch(window_start, sensor[at + np.uint64(2 * PREFETCH)], 0)
+        if 0 <= ahead < len(hot):
+            first = window_start[np.uint64(ahead)]
+            prefetch(panes, first, 0)
+            prefetch(panes, first, 64)
+
+
 @kernel
 def detect(sensor, event_ms, value, quality, start, shard, limits_ms, plan, state, changes):
     """Run every detector over the records from ``start`` on, until they or ``changes`` are used up.
@@ -363,7 +467,7 @@ def detect(sensor, event_ms, value, quality, start, shard, limits_ms, plan, stat
     Returns  (records consumed, changes written); fewer than asked for when changes are full
     Cost     O(1) a reading, allocates nothing
     """
-    # Arrays are unpacked once: in the loop only records are named, which cost a pointer each.
+    # Arrays are unpacked once, and indexed unsigned: no tuples, no negative indices in the loop.
     params, absent_ms, window_params, window_start, season_start, sensor_start = plan
     clocks, hot, cold, panes, bins, block_due_ms, readings = state
     shard_low, shard_high, counts_all = shard
@@ -372,110 +476,66 @@ def detect(sensor, event_ms, value, quality, start, shard, limits_ms, plan, stat
     counts = clock.counts
     reading = readings[0]
     watermark_ms = np.int64(clock.watermark_ms)
-    position = np.int64(clock.position)
+    before = np.int64(clock.position) - start
     windowed = len(panes) > 0
+    n_accepted = 0
     n = 0
     i = start
     while i < len(sensor) and n + ROOM < len(changes):
-        if i + PREFETCH < len(sensor):
-            prefetch(hot, sensor[i + PREFETCH], 0)
-        if windowed and i + 2 * PREFETCH < len(sensor):
-            prefetch(window_start, sensor[i + 2 * PREFETCH], 0)
-            ahead = sensor[i + PREFETCH]
-            if 0 <= ahead < len(hot):
-                prefetch(panes, window_start[ahead], 0)
-                prefetch(panes, window_start[ahead], 64)
-        s = sensor[i]
-        t_ms = event_ms[i]
+        at = np.uint64(i)
+        if i + 2 * PREFETCH < len(sensor):
+            ask_ahead(at, windowed, sensor, hot, panes, window_start)
+        s = sensor[at]
+        t_ms = event_ms[at]
         why = refused(t_ms, watermark_ms, max_ahead_ms, max_late_ms)
         if s < 0 or s >= len(hot):
-            done = True
-            if s != TICK and s != ACKNOWLEDGE:
-                counts[UNKNOWN_SENSOR] += counts_all
-            elif why == TIME_OUT_OF_BOUNDS:
-                counts[TIME_OUT_OF_BOUNDS] += counts_all
-            elif s == TICK:
-                n, done = take_tick(
-                    t_ms, position, shard, clock, hot, cold, params, absent_ms, block_due_ms,
-                    changes, n,
-                )  # fmt: skip
-                if done:
-                    watermark_ms = max(watermark_ms, t_ms)
-                    counts[TICKS] += counts_all
-            else:
-                n, done = take_acknowledge(
-                    value[i], position, t_ms, shard, hot, cold, params, sensor_start, changes, n
-                )
+            n, done = take_control(
+                s, t_ms, value[at], why, before + i, shard, clock, hot, cold, params, absent_ms,
+                sensor_start, block_due_ms, changes, n,
+            )  # fmt: skip
             if not done:
                 break
+            watermark_ms = max(watermark_ms, clock.tick_ms)
             i += 1
-            position += 1
             continue
-        own = shard_low <= s < shard_high
+        i += 1
         if why == ACCEPTED:
             watermark_ms = max(watermark_ms, t_ms)
-        if why == ACCEPTED and own:
+        if s < shard_low or s >= shard_high:
+            continue
+        if why == ACCEPTED:
+            s = np.uint64(s)
             h = hot[s]
             c = cold[s]
-            p = params[h.row]
-            v = value[i] * p.scale + p.offset
-            why = badness(quality[i], v, p)
-            good = why == ACCEPTED
-            late = 1 if watermark_ms - t_ms > late_after_ms else 0
-            counts[LATE] += late
+            p = params[np.uint64(h.row)]
+            v = value[at] * p.scale + p.offset
+            why = badness(quality[at], v, p)
+            late = watermark_ms - t_ms > late_after_ms
+            if late:
+                counts[LATE] += 1
             first = h.last_ms == NEVER
             dt_ms = 0 if first else t_ms - h.last_ms
-            if good and h.n == 0:
-                # Nothing before it to compare with.
-                h.anchor = v
-                h.anchor_age_ms = 0
-                h.older_age_ms = 0
-            x = v - h.anchor
+            position = before + np.int64(at)
             if dt_ms < 0:
+                if why == ACCEPTED:
+                    take_backward(t_ms, v, s, p, panes, window_params, window_start)
                 why = BACKWARD
-                if good:
-                    for w in range(p.n_windows):
-                        enter_window(
-                            t_ms, v, panes[window_start[s] + w], window_params[p.first_window + w]
-                        )
-            elif good and dt_ms == 0 and h.n != 0 and np.float32(x) == h.last:
-                why = DUPLICATE
+            elif why == ACCEPTED:
+                n, why = take_good(
+                    s, position, t_ms, dt_ms, v, late, first, h, c, p, shard_low, absent_ms,
+                    window_params, window_start, season_start, panes, bins, block_due_ms, reading,
+                    changes, n,
+                )  # fmt: skip
             else:
                 if first or h.flags & FLAG_ABSENT:
                     h.flags &= ~FLAG_ABSENT & 0xFF
                     expect_reading(s, shard_low, t_ms, absent_ms, block_due_ms)
-                h.last_ms = t_ms
-                if good:
-                    window_level = 0
-                    reading.window = 0
-                    for w in range(p.n_windows):
-                        ring = panes[window_start[s] + w]
-                        rules = window_params[p.first_window + w]
-                        n_ring, total = enter_window(t_ms, v, ring, rules)
-                        statistic = aggregate_window(n_ring, total, ring, rules)
-                        level = window_level_of(n_ring, statistic, ring, rules)
-                        if level > window_level:
-                            window_level = level
-                            reading.window = w
-                            reading.window_value = statistic
-                    place = 0
-                    if p.season_bins:
-                        place = season_start[s] + season_bin(
-                            t_ms, p.utc_offset_ms, p.season_ms, p.season_bins
-                        )
-                    if observe(x, v, dt_ms, window_level > 0, h, bins[place], p, reading):
-                        reading.window_level = window_level
-                        reading.event_ms = t_ms
-                        reading.position = position
-                        reading.sensor = s
-                        reading.late = late
-                        n = judge(reading, h, c, p, changes, n)
-                else:
-                    n = take_bad(s, position, t_ms, dt_ms, late, h, c, p, changes, n)
-        if own:
+                n = take_bad(s, position, t_ms, dt_ms, late, h, c, p, changes, n)
+        if why == ACCEPTED:
+            n_accepted += 1
+        else:
             counts[why] += 1
-        i += 1
-        position += 1
+    counts[ACCEPTED] += n_accepted
     clock.watermark_ms = watermark_ms
-    clock.position = position
+    clock.position = before + i
     return i - start, n

@@ -12,6 +12,9 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
+COMPILED = not getattr(config, "DISABLE_JIT", False)
+"""False under NUMBA_DISABLE_JIT=1, where kernels run as plain Python."""
+
 KERNELS: dict[str, Any] = {}
 """Every compiled function by ``module.name``."""
 
@@ -45,7 +48,7 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     return _compile(function, forceinline=True)
 
 
-if config.DISABLE_JIT:
+if not COMPILED:
 
     def prefetch(array: Any, index: int, byte: int) -> None:
         """Do nothing: there is no cache to warm without compiled code."""
@@ -66,9 +69,12 @@ else:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             array_type, index_type, byte_type = signature.args
             view = context.make_array(array_type)(context, builder, args[0])
-            item = context.get_constant(types.intp, 0)
+            size = context.get_abi_sizeof(context.get_data_type(array_type.dtype))
+            if isinstance(array_type.dtype, types.Record):
+                size = array_type.dtype.size
             item = builder.mul(
-                context.cast(builder, args[1], index_type, types.intp), view.itemsize
+                context.cast(builder, args[1], index_type, types.intp),
+                context.get_constant(types.intp, size),
             )
             item = builder.add(item, context.cast(builder, args[2], byte_type, types.intp))
             byte_pointer = ir.IntType(8).as_pointer()

@@ -29,7 +29,7 @@ from kernels.pack import strongest, with_level
 def expect_reading(sensor, shard_low, event_ms, absent_ms, block_due_ms):
     """Bound the block's earliest deadline by that of a sensor which has just been armed."""
     if absent_ms[sensor]:
-        block = (sensor - shard_low) >> BLOCK_SHIFT
+        block = (np.int64(sensor) - shard_low) >> BLOCK_SHIFT
         block_due_ms[block] = min(block_due_ms[block], event_ms + absent_ms[sensor])
 
 

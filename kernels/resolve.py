@@ -13,13 +13,12 @@ slots of one word and a fourth pass for the place of the id took 70 ns instead o
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from kernels.jit import kernel, prefetch, step
+from kernels.jit import COMPILED, kernel, prefetch, step
 
 BLOCK = 64
 MAX_PROBE = 128
@@ -38,7 +37,7 @@ _SIZE_MASK = np.uint64((1 << 24) - 1)
 MAX_ID_BYTES = (1 << 24) - 1
 """The longest id that a slot can describe; the bytes of all ids together may reach 2^40."""
 
-if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+if not COMPILED:
 
     def _load(octets: Any, index: int, width: int) -> Any:
         return np.uint64(int.from_bytes(octets[index : index + width].tobytes(), "little"))
@@ -55,7 +54,7 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         """Return the product modulo 2^64, without NumPy's warning about the overflow."""
         return np.uint64((int(a) * int(b)) & _MASK_64)
 
-else:
+else:  # pragma: no cover - only compiled code comes here
 
     def _loader(bits: int) -> Any:
         def load(typingctx: Any, octets: Any, index: Any) -> Any:

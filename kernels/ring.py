@@ -7,15 +7,16 @@ scalar instructions: 25 ns where this takes 5.
 from typing import Any
 
 from llvmlite import ir
-from numba.core import config, types
+from numba.core import types
 from numba.extending import intrinsic
 
+from kernels.jit import COMPILED
 from kernels.layout import N_PANES, PANES
 
 MAX_PANE_N = 1 << 27
 """A pane that holds as many readings takes no more: eight of them fit 31 bits."""
 
-_OFFSETS = {name: offset for name, (_, offset) in (PANES.fields or {}).items()}
+_OFFSETS = {name: place[1] for name, place in (PANES.fields or {}).items()}
 
 
 def turn_ring_plainly(panes: Any, place: int, turn: int, n_panes: int) -> tuple[int, int, float]:
@@ -123,4 +124,4 @@ def turn_ring_compiled(typingctx: Any, panes: Any, place: Any, turn: Any, n_pane
     return returned(panes, place, turn, n_panes), codegen
 
 
-turn_ring = turn_ring_plainly if config.DISABLE_JIT else turn_ring_compiled
+turn_ring = turn_ring_compiled if COMPILED else turn_ring_plainly

@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numba
 import numpy as np
 
-from kernels.detect import detect
-from kernels.layout import (
-    BIN,
-    BLOCK_SHIFT,
-    CHANGE,
-    CLOCK,
-    COLD,
-    COUNT_NAMES,
-    FAR_FUTURE_MS,
-    HOT,
-    N_KINDS,
-    NEVER,
-    PANES,
-    READING,
-    TICK,
-)
+from engine import shards
+from engine.pipeline import Pipeline
+from engine.readings import Readings
+from kernels.layout import CHANGE, N_KINDS, NEVER, TICK, TRANSITION
 from tests.oracle import Change, Oracle, Record, Sensor, pack
 
-Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
-
-def columns(records: Sequence[Record]) -> Columns:
+def columns(records: Sequence[Record]) -> Readings:
     """Turn records into the log's columns."""
-    sensor = np.array([r.sensor for r in records], np.int32)
-    event_ms = np.array([r.event_ms for r in records], np.int64)
-    value = np.array([r.value for r in records], np.float64)
-    return sensor, event_ms, value, np.array([r.quality for r in records], np.uint8)
+    return Readings.of(*([record[i] for record in records] for i in range(4)))
 
 
 class Plain:
@@ -74,76 +57,54 @@ class PlainRecord:
         self.record[name] = int(value) if isinstance(value, np.integer) else value
 
 
-class Detection:
-    """The detect kernel over a plan."""
+class Line(Pipeline):
+    """The pipeline over a test's plan, with as little room in its buffers as a test likes."""
 
-    def __init__(self, plan: Any, room: int = 1024) -> None:
-        n_sensors = plan.catalog.n_sensors
-        self.plan, self.room = plan, room
-        self.clock = np.zeros(1, CLOCK)
-        for name in ("watermark_ms", "tick_ms"):
-            self.clock[name] = NEVER
-        self.hot = np.zeros(n_sensors, HOT)
-        self.hot["last_ms"] = NEVER
-        self.hot["row"] = plan.row
-        self.cold = np.zeros(n_sensors, COLD)
-        self.panes = np.zeros(plan.window_start[-1], PANES)
-        self.bins = np.zeros(max(1, plan.season_start[-1]), BIN)
-        self.block_due_ms = np.full(-(-n_sensors >> BLOCK_SHIFT) or 1, FAR_FUTURE_MS, np.int64)
-        self.scratch = np.zeros(1, READING)
+    def __init__(
+        self, plan: Any, threads: int = 1, room: int | None = None, most: int | None = None
+    ) -> None:
+        super().__init__(plan, threads)
+        for shard in self.shards:
+            if room is not None:
+                shard.changes = np.zeros(room, CHANGE)
+            if most is not None:
+                shard.transitions = np.zeros(most, TRANSITION)
 
-    def push(self, records: Sequence[Record]) -> np.ndarray:
-        """Run a batch and return its changes."""
-        log = columns(records)
-        taken = []
+    def detect_all(self, records: Sequence[Record]) -> np.ndarray:
+        """Run only the detectors over a batch (of a line with one shard); return its changes."""
+        readings = columns(records)
+        (shard,) = self.shards
+        taken = [np.zeros(0, CHANGE)]
         start = 0
         while start < len(records):
-            changes = np.zeros(self.room, CHANGE)
-            consumed, n = detect(
-                *log,
-                start,
-                (0, self.plan.catalog.n_sensors, 1),
-                (self.plan.late_after_ms, self.plan.max_ahead_ms, self.plan.max_late_ms),
-                for_kernel(
-                    (
-                        self.plan.params,
-                        self.plan.absent_ms,
-                        self.plan.window_params,
-                        self.plan.window_start,
-                        self.plan.season_start,
-                        self.plan.catalog.sensor_start,
-                    )
-                ),
-                for_kernel(
-                    (
-                        self.clock,
-                        self.hot,
-                        self.cold,
-                        self.panes,
-                        self.bins,
-                        self.block_due_ms,
-                        self.scratch,
-                    )
-                ),
-                for_kernel(changes),
-            )
-            taken.append(np.array(changes[:n]))
-            start += consumed
+            consumed, n = shard.detect(readings, start)
             assert consumed or n, "the kernel neither read nor wrote"
-        return np.concatenate([*taken, np.zeros(0, CHANGE)])
+            taken.append(shard.changes[:n].copy())
+            start += consumed
+        return np.concatenate(taken)
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """What became of the readings, by name."""
-        return dict(zip(COUNT_NAMES, self.clock["counts"][0].tolist(), strict=True))
+    def judge_all(self, records: Sequence[Record]) -> list[dict[str, Any]]:
+        """Run a batch through the whole line; return its transitions as the oracle has them."""
+        return transitions_of(self.judge(columns(records)))
 
 
 def for_kernel(records: Any) -> Any:
-    """Return an array as a kernel takes it: records need attributes where nothing is compiled."""
+    """Give the records of arrays (in tuples, too) attributes."""
     if isinstance(records, tuple):
         return tuple(for_kernel(part) for part in records)
     is_records = isinstance(records, np.ndarray) and records.dtype.names is not None
-    return Plain(records) if is_records and numba.config.DISABLE_JIT else records
+    return Plain(records) if is_records else records
+
+
+def uncompiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a kernel that is not compiled take arrays of records."""
+    return lambda *given: kernel(*(for_kernel(part) for part in given))
+
+
+if numba.config.DISABLE_JIT:
+    shards.detect = uncompiled(shards.detect)
+    shards.fuse = uncompiled(shards.fuse)
+    shards.schedule = uncompiled(shards.schedule)
 
 
 def split(records: Sequence[Record], cuts: Iterable[int]) -> list[Sequence[Record]]:
@@ -187,22 +148,22 @@ def _comparable(**change: Any) -> dict[str, Any]:
 
 def assert_detects_as_oracle(
     plan: Any, records: Sequence[Record], cuts: Iterable[int] = (), room: int = 1024
-) -> Detection:
+) -> Line:
     """Run a log through the kernel, in batches, and through the oracle; compare all they say."""
-    oracle, detection = Oracle(plan), Detection(plan, room)
+    oracle, line = Oracle(plan), Line(plan, room=room)
     oracle.push_all(records)
-    changes = [detection.push(batch) for batch in split(records, cuts)]
+    changes = [line.detect_all(batch) for batch in split(records, cuts)]
     found = of_kernel(np.concatenate([*changes, np.zeros(0, CHANGE)]))
     expected = of_oracle(oracle.changes)
     for one, other in zip(found, expected, strict=False):
         assert one == other, f"\nkernel {one}\noracle {other}"
     assert len(found) == len(expected)
-    assert detection.counts == oracle.counts
-    assert _memory(detection) == [_remembered(sensor) for sensor in oracle.sensors]
-    return detection
+    assert line.counts == oracle.counts
+    assert _memory(line) == [_remembered(sensor) for sensor in oracle.sensors]
+    return line
 
 
-def _memory(detection: Detection) -> list[tuple[Any, ...]]:
+def _memory(line: Line) -> list[tuple[Any, ...]]:
     """Return what the kernel remembers of every sensor that had a good reading."""
     fields = ["anchor", "last", "older", "anchor_age_ms", "older_age_ms", "latched"]
     fields += ["deviation", "above", "below", "n_flat"]
@@ -210,7 +171,7 @@ def _memory(detection: Detection) -> list[tuple[Any, ...]]:
         (int(h["last_ms"]), int(h["n_bad"]), *(h[name].item() for name in fields))
         if h["n"]
         else (int(h["last_ms"]), int(h["n_bad"]))
-        for h in detection.hot
+        for h in line.state.hot
     ]
 
 
@@ -235,10 +196,51 @@ def _remembered(sensor: Sensor) -> tuple[Any, ...]:
     )
 
 
-def levels_of(detection: Detection, records: Sequence[Record], kind: int) -> list[int]:
+def levels_of(line: Line, records: Sequence[Record], kind: int) -> list[int]:
     """Push records one by one; return the level of one kind (of sensor 0) after each."""
     levels = []
     for record in records:
-        detection.push([record])
-        levels.append(int(detection.cold["levels"][0]) >> 3 * kind & 7)
+        line.detect_all([record])
+        levels.append(int(line.state.cold["levels"][0]) >> 3 * kind & 7)
     return levels
+
+
+def transitions_of(transitions: np.ndarray) -> list[dict[str, Any]]:
+    """Turn TRANSITION records into dicts; only contributors that are there."""
+    found = []
+    for record in transitions:
+        names = [name for name in record.dtype.names if name not in ("contributor", "spare")]
+        transition = {name: record[name].item() for name in names}
+        transition["contributor"] = [
+            {name: c[name].item() for name in c.dtype.names if name != "spare"}
+            for c in record["contributor"]
+            if c["sensor"] >= 0
+        ]
+        found.append(transition)
+    return [_readable(transition) for transition in found]
+
+
+def _readable(transition: dict[str, Any]) -> dict[str, Any]:
+    # A NaN equals nothing, not even the NaN of the other side.
+    contributors = transition["contributor"]
+    for contributor in contributors:
+        if math.isnan(contributor["value"]):
+            contributor["value"] = "not measured"
+    return transition
+
+
+def assert_judges_as_oracle(
+    plan: Any, records: Sequence[Record], cuts: Iterable[int] = (), **line: Any
+) -> list[dict[str, Any]]:
+    """Run a log through the whole line, in batches, and through the oracle; compare it all."""
+    oracle, pipeline = Oracle(plan), Line(plan, **line)
+    expected = [_readable(transition) for transition in oracle.push_all(records)]
+    found = [t for batch in split(records, cuts) for t in pipeline.judge_all(batch)]
+    for one, other in zip(found, expected, strict=False):
+        assert one == other, f"\nkernel {one}\noracle {other}"
+    assert len(found) == len(expected)
+    assert pipeline.counts == oracle.counts
+    assert pipeline.position == len(records)
+    scores = [source.score for source in oracle.fusion.sources]
+    assert pipeline.state.source["score"].tolist() == scores
+    return found

@@ -49,7 +49,8 @@ def test_the_contracts_would_notice_a_wrong_import(tmp_path: Path) -> None:
 def test_a_module_says_what_it_is_for_and_stays_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text)), "no docstring"
-    assert text.count("\n") <= 520, "split it: one file, one thing"
+    # about 500 lines is the aim; well beyond that a file is two things
+    assert text.count("\n") <= 600, "split it: one file, one thing"
 
 
 def test_wheel_and_distribution_name_the_same_packages() -> None:

@@ -1,13 +1,14 @@
 """Random plans and logs, small and mean: limits near the values, short delays, many equal times.
 
-Everything is drawn from a ``random.Random``: one that hypothesis steers and shrinks (``worlds()``), or
-a seeded one for the corpus (``world(Random(seed))``).
+Everything is drawn from a ``random.Random``: one that hypothesis steers and shrinks (``worlds()``),
+or a seeded one for the corpus (``world(Random(seed))``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -144,6 +145,8 @@ def make_plan(
     by_origin = sorted(edges, key=lambda edge: edge[0])
     by_target = sorted(edges, key=lambda edge: edge[1])
     catalog = SimpleNamespace(
+        digest="0" * 32,
+        partition_start=_partitions(n_sources, edges),
         n_sources=n_sources,
         n_sensors=len(row),
         sensor_start=_starts(counts),
@@ -159,6 +162,7 @@ def make_plan(
     return SimpleNamespace(
         catalog=catalog,
         digest="0" * 32,
+        rules=SimpleNamespace(digest="0" * 32, time=SimpleNamespace(zone=lambda: UTC)),
         params=params,
         row=row,
         window_params=np.concatenate([*windows, np.zeros(0, WINDOW_PARAMS)]),
@@ -175,6 +179,13 @@ def make_plan(
         max_late_ms=max_late_ms,
         tick_ms=1000,
     )
+
+
+def _partitions(n_sources: int, edges: Sequence[tuple[int, int, float]]) -> np.ndarray:
+    """Begin a partition wherever no coupling reaches across."""
+    across = [any(min(e[:2]) < s <= max(e[:2]) for e in edges) for s in range(n_sources)]
+    starts = [s for s in range(n_sources) if not across[s]]
+    return np.array([*starts, n_sources], np.int64)
 
 
 def _starts(counts: Any) -> np.ndarray:
@@ -458,7 +469,7 @@ def _random_contexts(rng: Random, n_categories: int) -> np.ndarray:
 
 
 def random_log(rng: Random, plan: SimpleNamespace, base: float, n: int) -> list[Record]:
-    """Draw a log of a plan: readings of any sensor, ticks, acknowledges, and whatever feeds send."""
+    """Draw a log of a plan: readings of any sensor, ticks, acknowledges, and what feeds send."""
     n_sensors, n_sources = plan.catalog.n_sensors, plan.catalog.n_sources
     now_ms = START_MS
     records: list[Record] = []

@@ -1,4 +1,4 @@
-"""The detection loop: what it refuses and counts, all detectors at once, batches, extremes."""
+"""The line loop: what it refuses and counts, all detectors at once, batches, extremes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kernels.layout import (
     TICK,
     UNKNOWN,
 )
-from tests.kernel_line import Detection, assert_detects_as_oracle, of_kernel, split
+from tests.kernel_line import Line, assert_detects_as_oracle, of_kernel, split
 from tests.oracle import Oracle, Record
 from tests.worlds import START_MS, one_sensor_plan, params_row, random_value, world, worlds
 
@@ -55,10 +55,12 @@ def test_seeded_corpus_reaches_every_kind_and_every_reason():
 
 @given(worlds(), st.lists(st.integers(0, 80), max_size=8))
 def test_changes_do_not_depend_on_batches(case, cuts):
-    whole = Detection(case.plan)
-    at_once = of_kernel(whole.push(case.records))
-    pieces = Detection(case.plan)
-    in_pieces = [c for batch in split(case.records, cuts) for c in of_kernel(pieces.push(batch))]
+    whole = Line(case.plan)
+    at_once = of_kernel(whole.detect_all(case.records))
+    pieces = Line(case.plan)
+    in_pieces = [
+        c for batch in split(case.records, cuts) for c in of_kernel(pieces.detect_all(batch))
+    ]
     assert in_pieces == at_once
     assert pieces.counts == whole.counts
 
@@ -66,16 +68,16 @@ def test_changes_do_not_depend_on_batches(case, cuts):
 def test_one_reading_at_a_time_gives_what_one_batch_gives():
     for seed in range(10):
         case = world(Random(seed), 150)
-        at_once = of_kernel(Detection(case.plan).push(case.records))
-        single = Detection(case.plan)
-        assert [c for r in case.records for c in of_kernel(single.push([r]))] == at_once
+        at_once = of_kernel(Line(case.plan).detect_all(case.records))
+        single = Line(case.plan)
+        assert [c for r in case.records for c in of_kernel(single.detect_all([r]))] == at_once
 
 
 def plain_counts(records: list[Record], **limits_ms: int) -> dict[str, int]:
     """Return the counts that are not zero, of a sensor without any detector."""
     plan = one_sensor_plan(params_row(range_low=-50, range_high=50), **limits_ms)
-    detection = assert_detects_as_oracle(plan, records)
-    return {name: n for name, n in detection.counts.items() if n}
+    line = assert_detects_as_oracle(plan, records)
+    return {name: n for name, n in line.counts.items() if n}
 
 
 def test_times_out_of_bounds_are_counted_and_move_nothing():
@@ -141,7 +143,7 @@ def test_values_are_converted_before_anything_is_compared():
     # 68 degF is 20 degC: the limit is in the profile's unit, and so is the value that is shown
     row = params_row(scale=5 / 9, offset=-160 / 9, high=[19.9, np.inf, np.inf, np.inf])
     plan = one_sensor_plan(row)
-    (change,) = of_kernel(Detection(plan).push([Record(0, START_MS, 68.0)]))
+    (change,) = of_kernel(Line(plan).detect_all([Record(0, START_MS, 68.0)]))
     assert abs(change["value"] - 20.0) < 1e-12
 
 
@@ -150,7 +152,7 @@ def test_extreme_values_and_times_are_bounded_and_counted(rng):
     # no profile, hence no range: anything finite is taken, up to the ends of float64
     huge = [1.7e308, -1.7e308, 5e-324, 1e39, -1e39, 0.0, np.nan, np.inf]
     windows_too = world(rng, 0).plan
-    oracle, detection = Oracle(windows_too), Detection(windows_too)
+    oracle, line = Oracle(windows_too), Line(windows_too)
     open_rows = windows_too.params
     open_rows["range_low"], open_rows["range_high"] = -np.inf, np.inf
     times = [0, 1, -1, 2**63 - 1, -(2**63), MAX_EVENT_MS - 1, MAX_EVENT_MS, START_MS]
@@ -162,8 +164,8 @@ def test_extreme_values_and_times_are_bounded_and_counted(rng):
         )
         for _ in range(40)
     ]
-    detection.push(records)
-    taken = sum(detection.counts[name] for name in COUNT_NAMES[:10])
+    line.detect_all(records)
+    taken = sum(line.counts[name] for name in COUNT_NAMES[:10])
     assert taken == 40
-    assert detection.clock["position"][0] == 40
+    assert line.position == 40
     del oracle

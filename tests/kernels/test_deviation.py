@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from kernels.layout import DEVIATION
-from tests.kernel_line import Detection, assert_detects_as_oracle, levels_of
+from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
 from tests.worlds import (
     BASES,
@@ -46,7 +46,7 @@ def deviation_levels(values: list[float], step_ms: int = 1000, **fields: object)
     """Return the level after each reading."""
     plan = one_sensor_plan(params_row(**{**QUIET, **fields}))
     records = [Record(0, START_MS + i * step_ms, v) for i, v in enumerate(values)]
-    return levels_of(Detection(plan), records, DEVIATION)
+    return levels_of(Line(plan), records, DEVIATION)
 
 
 def test_nothing_is_unusual_during_warm_up():
@@ -102,7 +102,7 @@ def test_season_has_a_baseline_for_each_bin():
     midnight = START_MS // DAY_MS * DAY_MS
     plan = one_sensor_plan(params_row(**QUIET, **fields))
     records = [Record(0, midnight + i * DAY_MS // 2, v) for i, v in enumerate([*days, 50.0, 50.0])]
-    assert levels_of(Detection(plan), records, DEVIATION) == [0] * 10 + [2, 0]
+    assert levels_of(Line(plan), records, DEVIATION) == [0] * 10 + [2, 0]
 
 
 def test_season_turns_at_the_sites_midnight():
@@ -116,9 +116,9 @@ def test_season_turns_at_the_sites_midnight():
         for hour, v in ((0, 10.0), (3, 10.0), (4, 50.0), (15, 50.0))
     ]
     plan = one_sensor_plan(params_row(**{**QUIET, "warmup_n": 2}, **fields))
-    assert levels_of(Detection(plan), records, DEVIATION) == [0] * 20
+    assert levels_of(Line(plan), records, DEVIATION) == [0] * 20
     plan = one_sensor_plan(params_row(**{**QUIET, "warmup_n": 2}, **fields | {"utc_offset_ms": 0}))
-    assert max(levels_of(Detection(plan), records, DEVIATION)) > 0
+    assert max(levels_of(Line(plan), records, DEVIATION)) > 0
 
 
 @pytest.mark.parametrize("offset", [0.0, 101_325.0, -4e6])

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 
 from kernels.layout import DRIFT
-from tests.kernel_line import Detection, assert_detects_as_oracle, levels_of
+from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
 from tests.worlds import (
     BASES,
@@ -47,7 +47,7 @@ def drift_levels(values: list[float], **fields: object) -> list[int]:
     """Return the level after each reading that follows the warm-up."""
     plan = one_sensor_plan(params_row(**{**STIFF, **fields}))
     records = [Record(0, START_MS + i * 1000, v) for i, v in enumerate(WARM + values)]
-    return levels_of(Detection(plan), records, DRIFT)[len(WARM) :]
+    return levels_of(Line(plan), records, DRIFT)[len(WARM) :]
 
 
 def test_small_steady_shift_adds_up():
@@ -82,4 +82,4 @@ def test_sums_wait_while_the_baseline_warms_up():
     values = [0.0, 100.0] * 3
     plan = one_sensor_plan(params_row(**{**STIFF, "warmup_n": 6}, drift=[0.1, *NONE[1:]]))
     records = [Record(0, START_MS + i * 1000, v) for i, v in enumerate(values)]
-    assert levels_of(Detection(plan), records, DRIFT) == [0] * 6
+    assert levels_of(Line(plan), records, DRIFT) == [0] * 6

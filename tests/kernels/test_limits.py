@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 
 from kernels.layout import ACKNOWLEDGE, HIGH, LOW, TICK
-from tests.kernel_line import Detection, assert_detects_as_oracle, levels_of
+from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
 from tests.worlds import (
     BASES,
@@ -31,7 +31,7 @@ def series(values: list[float], step_ms: int = 1000) -> list[Record]:
 def high_levels(values: list[float], step_ms: int = 1000, **fields: object) -> list[int]:
     """Return the HIGH level after each reading."""
     plan = one_sensor_plan(params_row(**fields))
-    return levels_of(Detection(plan), series(values, step_ms), HIGH)
+    return levels_of(Line(plan), series(values, step_ms), HIGH)
 
 
 def drawn(rng: Random) -> tuple[object, list[Record], list[int]]:
@@ -91,7 +91,7 @@ def test_delay_is_confirmed_by_a_reading_never_by_silence():
         Record(0, START_MS + 60_000, 11.0),
     ]
     plan = one_sensor_plan(params_row(high=[10, *NONE[1:]], on_ms=[3000] * 4))
-    assert levels_of(Detection(plan), records, HIGH) == [0, 0, 1]
+    assert levels_of(Line(plan), records, HIGH) == [0, 0, 1]
 
 
 def test_bad_readings_let_timers_run_on_but_confirm_nothing():
@@ -105,7 +105,7 @@ def test_bad_readings_let_timers_run_on_but_confirm_nothing():
         Record(0, START_MS + 5000, 11.0),
     ]
     plan = one_sensor_plan(params_row(high=[10, *NONE[1:]], on_ms=[3000] * 4))
-    assert levels_of(Detection(plan), records, HIGH) == [0, 0, 0, 1]
+    assert levels_of(Line(plan), records, HIGH) == [0, 0, 0, 1]
 
 
 def test_levels_are_independent_latches_and_the_highest_closed_one_is_the_signal():
@@ -122,7 +122,7 @@ def test_missing_levels_never_latch():
 def test_low_limits_mirror_high_ones():
     plan = one_sensor_plan(params_row(low=[5, 3, *NO_LOW[2:]], deadband=1.0))
     values = [6.0, 5.0, 3.0, 3.9, 4.1, 6.0, 6.1]
-    assert levels_of(Detection(plan), series(values), LOW) == [0, 1, 2, 2, 1, 1, 0]
+    assert levels_of(Line(plan), series(values), LOW) == [0, 1, 2, 2, 1, 1, 0]
 
 
 def test_latching_limit_stays_until_acknowledged():
@@ -131,7 +131,7 @@ def test_latching_limit_stays_until_acknowledged():
     records = series([11.0, 5.0, 5.0])
     records.append(Record(ACKNOWLEDGE, START_MS + 3000, 0.0))
     plan = one_sensor_plan(params_row(high=[10, *NONE[1:]], latching=1))
-    assert levels_of(Detection(plan), records, HIGH) == [1, 1, 1, 0]
+    assert levels_of(Line(plan), records, HIGH) == [1, 1, 1, 0]
 
 
 def test_acknowledge_before_the_value_is_back_lets_the_limit_go_later():
@@ -144,7 +144,7 @@ def test_acknowledge_before_the_value_is_back_lets_the_limit_go_later():
         Record(0, START_MS + 2000, 5.0),
     ]
     plan = one_sensor_plan(params_row(high=[10, *NONE[1:]], latching=1))
-    assert levels_of(Detection(plan), records, HIGH) == [1, 1, 1, 0]
+    assert levels_of(Line(plan), records, HIGH) == [1, 1, 1, 0]
 
 
 def test_permission_to_let_go_ends_with_the_last_latch():
@@ -156,14 +156,14 @@ def test_permission_to_let_go_ends_with_the_last_latch():
         Record(0, START_MS + 3000, 5.0),  # stays
     ]
     plan = one_sensor_plan(params_row(high=[10, *NONE[1:]], latching=1))
-    assert levels_of(Detection(plan), records, HIGH) == [1, 1, 0, 1, 1]
+    assert levels_of(Line(plan), records, HIGH) == [1, 1, 0, 1, 1]
 
 
 def test_acknowledge_of_another_source_changes_nothing():
     records = [*series([11.0, 5.0]), Record(ACKNOWLEDGE, START_MS + 2000, 1.0)]
     records += [Record(ACKNOWLEDGE, START_MS + 2000, odd) for odd in (-1.0, np.nan, np.inf, 1e300)]
     plan = one_sensor_plan(params_row(high=[10, *NONE[1:]], latching=1))
-    assert levels_of(Detection(plan), records, HIGH) == [1] * 7
+    assert levels_of(Line(plan), records, HIGH) == [1] * 7
 
 
 def test_timer_saturates_over_a_gap_of_months():

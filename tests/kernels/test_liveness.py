@@ -1,4 +1,4 @@
-"""Liveness: silence, a stuck value, a run of bad readings, a jump; kernel against oracle, by hand."""
+"""Liveness: silence, a stuck value, bad readings, a jump; kernel against oracle and by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from kernels.layout import ABSENCE, BAD, FLATLINE, SPIKE, TICK
-from tests.kernel_line import Detection, assert_detects_as_oracle, levels_of
+from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
 from tests.worlds import (
     BASES,
@@ -54,7 +54,7 @@ def reading(s: float, v: float = 1.0, quality: int = 0) -> Record:
 def absence_levels(records: list[Record]) -> list[int]:
     """Return the absence level after each record, absent after 3 s."""
     plan = one_sensor_plan(params_row(absence_level=2), absent_ms=3000)
-    return levels_of(Detection(plan), records, ABSENCE)
+    return levels_of(Line(plan), records, ABSENCE)
 
 
 def test_sensor_is_absent_at_the_first_tick_at_its_deadline():
@@ -65,7 +65,7 @@ def test_sensor_is_absent_at_the_first_tick_at_its_deadline():
 
 def test_absence_carries_its_deadline_however_late_the_tick():
     plan = one_sensor_plan(params_row(), absent_ms=3000)
-    changes = Detection(plan).push([reading(0), tick(500)])
+    changes = Line(plan).detect_all([reading(0), tick(500)])
     assert changes["event_ms"][0] == START_MS + 3000
     assert changes["position"][0] == 1
     assert changes["value"][0] == 3.0
@@ -98,7 +98,7 @@ def test_refused_reading_does_not_arm_the_sensor():
     row = params_row(absence_level=2)
     plan = one_sensor_plan(row, absent_ms=3000, max_ahead_ms=1000)
     records = [tick(0), reading(2), tick(1000)]
-    assert levels_of(Detection(plan), records, ABSENCE) == [0, 0, 0]
+    assert levels_of(Line(plan), records, ABSENCE) == [0, 0, 0]
 
 
 def test_absent_sensors_come_in_index_order_though_batches_have_little_room():
@@ -106,8 +106,8 @@ def test_absent_sensors_come_in_index_order_though_batches_have_little_room():
     n = 600
     plan = make_plan(params_row(), [], rows=[0] * n, absent_ms=[1000] * n, counts=[n])
     log = [Record(sensor, START_MS, 1.0) for sensor in range(n)] + [tick(2)]
-    detection = assert_detects_as_oracle(plan, log, room=260)
-    assert detection.counts["ticks"] == 1
+    line = assert_detects_as_oracle(plan, log, room=260)
+    assert line.counts["ticks"] == 1
 
 
 def test_sensor_is_absent_again_after_it_came_back():
@@ -119,7 +119,7 @@ def flat_levels(values: list[float], step_s: float = 1.0) -> list[int]:
     """Return the FLATLINE level after each reading; flat after two repeats."""
     plan = one_sensor_plan(params_row(flat_after_n=2, flat_level=3, half_ms=2000))
     records = [reading(i * step_s, v) for i, v in enumerate(values)]
-    return levels_of(Detection(plan), records, FLATLINE)
+    return levels_of(Line(plan), records, FLATLINE)
 
 
 @pytest.mark.parametrize("value", [0.0, 101_325.01, -3e-7])
@@ -140,13 +140,13 @@ def test_duplicates_are_no_flatline():
 def test_run_of_bad_readings_is_a_signal_until_a_good_one():
     plan = one_sensor_plan(params_row(bad_after_n=3, bad_level=2))
     bad = [reading(0, np.nan), reading(0, 1.0, quality=1), reading(0, -np.inf)]
-    assert levels_of(Detection(plan), [*bad, *bad, reading(0)], BAD) == [0, 0, 2, 2, 2, 2, 0]
+    assert levels_of(Line(plan), [*bad, *bad, reading(0)], BAD) == [0, 0, 2, 2, 2, 2, 0]
 
 
 def test_count_of_bad_readings_saturates():
     plan = one_sensor_plan(params_row(bad_after_n=255))
     records = [reading(i, np.nan) for i in range(600)]
-    levels = levels_of(Detection(plan), records, BAD)
+    levels = levels_of(Line(plan), records, BAD)
     assert levels == [0] * 254 + [1] * 346
 
 
@@ -155,23 +155,23 @@ def test_spike_lasts_for_its_reading_alone():
     #            #       #     the jump up, and the jump down
     plan = one_sensor_plan(params_row(spike_at=5.0, spike_level=2))
     records = [reading(i, v) for i, v in enumerate([1.0, 1.0, 9.0, 9.0, 1.0])]
-    assert levels_of(Detection(plan), records, SPIKE) == [0, 0, 2, 0, 2]
+    assert levels_of(Line(plan), records, SPIKE) == [0, 0, 2, 0, 2]
 
 
 def test_spike_is_measured_from_the_newest_good_reading():
     plan = one_sensor_plan(params_row(spike_at=5.0))
     records = [reading(0, 1.0), reading(1, np.nan), reading(2, 9.0)]
-    assert levels_of(Detection(plan), records, SPIKE) == [0, 0, 1]
+    assert levels_of(Line(plan), records, SPIKE) == [0, 0, 1]
 
 
 def test_first_reading_is_no_spike_whatever_it_is():
     plan = one_sensor_plan(params_row(spike_at=5.0))
-    assert levels_of(Detection(plan), [reading(0, 1e6)], SPIKE) == [0]
+    assert levels_of(Line(plan), [reading(0, 1e6)], SPIKE) == [0]
 
 
 def test_value_of_a_change_explains_its_strongest_signal_not_what_caused_it():
     # a high limit is up when the sensor falls silent, then sends nonsense
     plan = one_sensor_plan(params_row(high=[10, 20, 30, 40], bad_after_n=1), absent_ms=3000)
-    changes = Detection(plan).push([reading(0, 50.0), tick(9), reading(10, np.nan)])
+    changes = Line(plan).detect_all([reading(0, 50.0), tick(9), reading(10, np.nan)])
     of_sensor = changes[changes["sensor"] == 0]
     assert of_sensor["value"].tolist() == [50.0, 50.0, 50.0]

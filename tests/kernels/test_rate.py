@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from kernels.layout import FALL, RISE
-from tests.kernel_line import Detection, assert_detects_as_oracle, levels_of
+from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
 from tests.worlds import (
     BASES,
@@ -42,7 +42,7 @@ def rise_levels(points: list[tuple[float, float]], kind: int = RISE, **fields: o
     """Return the level after each (second, value)."""
     records = [Record(0, START_MS + round(s * 1000), v) for s, v in points]
     plan = one_sensor_plan(params_row(**{"half_ms": 2000, **ONE_PER_S, **fields}))
-    return levels_of(Detection(plan), records, kind)
+    return levels_of(Line(plan), records, kind)
 
 
 def test_no_rate_before_the_base_is_half_a_window_old():

@@ -12,7 +12,7 @@ from hypothesis import given
 
 from kernels.layout import COUNT, MAXIMUM, MEAN, MINIMUM, RANGE, STD, SUM, WINDOW
 from kernels.window import MAX_PANE_N
-from tests.kernel_line import Detection, assert_detects_as_oracle, levels_of
+from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
 from tests.worlds import (
     BASES,
@@ -50,7 +50,7 @@ def window_levels(points: list[tuple[float, float]], **window: object) -> list[i
     """Return the level after each (second, value) of a window of two panes of a second."""
     plan = one_sensor_plan(params_row(), [window_row(**{"n_panes": 2, **window})])
     records = [Record(0, NOON_MS + round(s * 1000), v) for s, v in points]
-    return levels_of(Detection(plan), records, WINDOW)
+    return levels_of(Line(plan), records, WINDOW)
 
 
 def test_pane_falls_out_when_a_new_one_begins():
@@ -112,7 +112,7 @@ def test_signal_is_the_highest_level_of_all_windows():
     ]
     plan = one_sensor_plan(params_row(), windows)
     records = [Record(0, NOON_MS, 11.0), Record(0, NOON_MS + 10, 1.0)]
-    assert levels_of(Detection(plan), records, WINDOW) == [1, 3]
+    assert levels_of(Line(plan), records, WINDOW) == [1, 3]
 
 
 def test_rising_window_judges_its_own_reading_not_the_last_loud_one():
@@ -134,13 +134,13 @@ def test_full_pane_takes_no_more_and_never_wraps():
     plan = one_sensor_plan(
         params_row(), [window_row(aggregate=COUNT, high=[MAX_PANE_N, *NONE[1:]])]
     )
-    detection = Detection(plan)
+    line = Line(plan)
     records = [Record(0, NOON_MS + i, float(i)) for i in range(4)]
-    detection.push(records[:1])
-    (lane,) = np.flatnonzero(detection.panes["count"][0])
-    detection.panes["count"][0, lane] = MAX_PANE_N - 1
-    assert levels_of(detection, records[1:], WINDOW) == [1, 1, 1]
-    assert detection.panes["count"][0, lane] == MAX_PANE_N
+    line.detect_all(records[:1])
+    (lane,) = np.flatnonzero(line.state.panes["count"][0])
+    line.state.panes["count"][0, lane] = MAX_PANE_N - 1
+    assert levels_of(line, records[1:], WINDOW) == [1, 1, 1]
+    assert line.state.panes["count"][0, lane] == MAX_PANE_N
 
 
 AGGREGATES = {
@@ -167,4 +167,4 @@ def test_hundredths_on_a_large_offset_keep_their_aggregate(aggregate, offset):
         window = window_row(aggregate=aggregate, min_n=60, high=[bound, *NONE[1:]])
         plan = one_sensor_plan(params_row(), [window])
         records = [Record(0, NOON_MS + 100 * i, v) for i, v in enumerate(values)]
-        assert levels_of(Detection(plan), records, WINDOW)[-1] == level
+        assert levels_of(Line(plan), records, WINDOW)[-1] == level

@@ -23,7 +23,7 @@ from kernels.layout import (
     RAISE,
 )
 from tests.oracle.detectors import ladder
-from tests.oracle.numbers import plain_list, plain_rows
+from tests.oracle.numbers import f32, plain_list, plain_rows
 from tests.oracle.sensor import Change, strongest
 
 CHANGED, DUE, CONTEXT_TURNED = range(3)
@@ -228,13 +228,13 @@ class Fusion:
     def _verdict(self, source: Source, te: int) -> Verdict:
         category = self.categories[source.category]
         own = self._own_score(source, te)
-        untouched, coupled_from, coupled = 1.0, -1, 0.0
+        untouched, coupled_from, coupled = 1.0 - own, -1, 0.0
         for origin, weight in source.origins:
             influence = weight * self._own_score(self.sources[origin], te)
             untouched *= 1.0 - influence
             if influence > coupled:
                 coupled_from, coupled = origin, influence
-        fused = 1.0 - (1.0 - own) * untouched
+        fused = 1.0 - untouched
         factor = category.class_factor[source.static_class] * 1.0
         for context in self.contexts:
             if self._in_force(context, source, te):
@@ -300,6 +300,7 @@ class Fusion:
     def _contributors(self, source: Source, te: int) -> list[dict[str, Any]]:
         half_life_ms = self._half_life_ms(source)
         found = [(self._contribution(i, te, half_life_ms), i) for i in source.sensors]
+        found = [(f32(percent), i) for percent, i in found]  # as it is shown
         found.sort(key=lambda pair: (-pair[0], pair[1]))
         contributors = []
         for percent, i in found[:N_CONTRIBUTORS]:
