@@ -12,9 +12,11 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -28,9 +30,19 @@ from kernels.layout import LEVEL_NAMES
 SITES = Path(__file__).resolve().parent.parent / "replay_data" / "sites"
 
 
+class Kind(NamedTuple):
+    """What became of the events of one kind."""
+
+    found: int
+    events: int
+    median_delay_s: float | None
+    median_lead_s: float | None
+    """From the alarm to the end of the event, where events are what leads up to something."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What a replay gave on one part of a data set; `readings` only on all of it."""
+    """What a replay gave on one part of a data set; `readings` only with all of its log."""
 
     data_set: str
     part: str
@@ -45,6 +57,7 @@ class Row:
     false_per_day: float
     alarmed_share: float
     """Share of the time in which some source is at the level that counts."""
+    kinds: dict[str, Kind]
     readings_per_s: float | None
 
 
@@ -64,12 +77,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not there:
         return 3
     with tempfile.TemporaryDirectory() as scratch:
-        rows = [row for each in there for row in measure(each, given.folder, given.output or scratch)]
+        rows = [
+            row for each in there for row in measure(each, given.folder, given.output or scratch)
+        ]
     if given.json:
-        print(json.dumps([row.__dict__ for row in rows], indent=2))
+        print(json.dumps([_plain(row) for row in rows], indent=2))
     else:
         print(markdown(rows))
     return 0
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return {**asdict(row), "kinds": {kind: each._asdict() for kind, each in row.kinds.items()}}
 
 
 def measure(data_set: DataSet, folder: Path, output: Path | str) -> list[Row]:
@@ -79,8 +98,9 @@ def measure(data_set: DataSet, folder: Path, output: Path | str) -> list[Row]:
     summary = replay_site(data_set, folder, log)
     alerts = [orjson.loads(line) for line in log.read_bytes().splitlines()]
     truth = data_set.truth(folder)
+    last = list(truth.parts)[-1]
     return [
-        judge(data_set, truth, alerts, part, summary if part == "all" else None)
+        judge(data_set, truth, alerts, part, summary if part == last else None)
         for part in truth.parts
     ]
 
@@ -108,11 +128,11 @@ def judge(
     """Score one part of an alert log."""
     since_ms, until_ms = truth.parts[part]
     seen = list(alarms(as_one(alerts, truth.together) if truth.together else alerts, truth.level))
-    span = {"since_ms": since_ms, "until_ms": until_ms, "level": truth.level}
-    found = scoring.score(seen, truth.events, lead_s=truth.standing_s, **span)
+    score = partial(scoring.score, seen, since_ms=since_ms, until_ms=until_ms, level=truth.level)
+    found = score(truth.events, lead_s=truth.standing_s)
     # an episode that goes with an event is not false, even if it is no detection of it
     excused = truth.excused or truth.events
-    spurious = scoring.score(seen, excused, lead_s=truth.early_s, grace_s=truth.late_s, **span)
+    spurious = score(excused, lead_s=truth.early_s, grace_s=truth.late_s)
     inside = [a for a in alerts if since_ms <= a["event_ms"] < until_ms]
     return Row(
         data_set=data_set.name,
@@ -127,8 +147,45 @@ def judge(
         false_alarms=len(spurious.false),
         false_per_day=spurious.false_per_day,
         alarmed_share=_alarmed_share(alerts, truth.level, since_ms, until_ms),
+        kinds=_kinds(found, truth),
         readings_per_s=None if summary is None else summary.readings_per_s,
     )
+
+
+def _kinds(score: scoring.Score, truth: Truth) -> dict[str, Kind]:
+    found: dict[str, list[scoring.Detection]] = {}
+    for each in score.detections:
+        found.setdefault(each.incident.kind, []).append(each)
+    return {
+        kind: Kind(
+            found=sum(each.found for each in of_kind),
+            events=len(of_kind),
+            median_delay_s=_median(e.delay_ms for e in of_kind if e.delay_ms is not None),
+            median_lead_s=_median(_lead_ms(e, score, truth) for e in of_kind if e.found)
+            if truth.ahead_of_ms is not None
+            else None,
+        )
+        for kind, of_kind in found.items()
+    }
+
+
+def _lead_ms(detection: scoring.Detection, score: scoring.Score, truth: Truth) -> int:
+    """Return how long the alarm that finds an event has stood when what it warns of comes."""
+    event = detection.incident
+    begun_ms = max(
+        begun_ms
+        for episode in score.episodes
+        for begun_ms, ended_ms in episode.spans
+        if episode.source == event.source
+        and begun_ms <= event.end_ms
+        and ended_ms >= event.start_ms
+    )
+    return event.end_ms + (truth.ahead_of_ms or 0) - begun_ms
+
+
+def _median(times_ms: Iterable[int]) -> float | None:
+    known = list(times_ms)
+    return median(known) / 1000 if known else None
 
 
 def as_one(alerts: Iterable[dict[str, Any]], name: str) -> Iterable[dict[str, Any]]:
@@ -153,9 +210,7 @@ def alarms(alerts: Iterable[dict[str, Any]], level: str) -> Iterable[dict[str, A
         yield alert if LEVEL_NAMES.index(alert["level"]) >= asked else {**alert, "level": "normal"}
 
 
-def _alarmed_share(
-    alerts: list[dict[str, Any]], level: str, since_ms: int, until_ms: int
-) -> float:
+def _alarmed_share(alerts: list[dict[str, Any]], level: str, since_ms: int, until_ms: int) -> float:
     asked = LEVEL_NAMES.index(level)
     total_ms, begun_ms = 0, None
     end = {"event_ms": until_ms, "level": "normal"}
@@ -172,13 +227,36 @@ def _alarmed_share(
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the table."""
-    head = (
-        "data set | part | days | readings | alerts | episodes | events found / all | "
-        "median detection delay | false alarms a day | time alarmed | readings/s"
-    ).split(" | ")
-    lines = [_line(head), _line(["---"] * 3 + ["--:"] * (len(head) - 3))]
+    head = [
+        "data set",
+        "part",
+        "days",
+        "readings",
+        "alerts",
+        "episodes",
+        "events found / all",
+        "median detection delay",
+        "false alarms a day",
+        "time alarmed",
+        "readings/s",
+    ]
+    lines = [_line(head), _line(["---"] * 2 + ["--:"] * (len(head) - 2))]
     lines += [_line(_cells(row)) for row in rows]
-    return "\n".join(lines)
+    notes = [note for row in rows for note in _notes(row)]
+    return "\n".join([*lines, "", *notes] if notes else lines)
+
+
+def _notes(row: Row) -> Iterable[str]:
+    """Say what became of each kind of event, where that says more than the table."""
+    for kind, of_kind in row.kinds.items():
+        if len(row.kinds) == 1 and of_kind.median_lead_s is None:
+            return
+        text = f"- {row.data_set}, {row.part}, {kind}: {of_kind.found} / {of_kind.events} found"
+        if of_kind.median_lead_s is not None:
+            text += f", median warning {duration(of_kind.median_lead_s)} ahead"
+        elif of_kind.found:
+            text += f", median delay {duration(of_kind.median_delay_s)}"
+        yield text
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -302,12 +302,12 @@ def _problems(error: Any) -> Iterator[tuple[Path, str, Any]]:
 
 
 def _keys_at(key: Path) -> list[str]:
-    """Return the keys that the table at a path may have."""
-    section: Any = Adapter
-    for part in key:
-        if section is Adapter and part == "units":
-            return []
-        section = _sections().get(str(part), Conversion)
+    """Return the keys that the table at a path may have; none where any will do."""
+    if key == ("units",):
+        return []
+    section: type[Section] = Adapter
+    if key:
+        section = Conversion if key[0] == "units" else _sections()[str(key[0])]
     return [field.alias or name for name, field in section.model_fields.items()]
 
 
@@ -323,12 +323,9 @@ def _sections() -> dict[str, type[Section]]:
 
 def documented_keys() -> list[str]:
     """Return every key that an adapter may have, dotted, for the test of the documentation."""
-    keys = []
+    keys: list[str] = []
     for name in Adapter.model_fields:
-        section = _sections().get(name)
-        if section is None:
-            keys.append(name)
-            continue
-        keys.extend(f"{name}.{inner.alias or key}" for key, inner in section.model_fields.items())
-    keys.remove("units")
-    return [*keys, *(f"units.COLUMN.{key}" for key in Conversion.model_fields)]
+        table = f"{name}.COLUMN" if name == "units" else name
+        inner = _keys_at((name, "a column")) if name in (*_sections(), "units") else []
+        keys.extend(f"{table}.{key}" for key in inner) if inner else keys.append(name)
+    return keys

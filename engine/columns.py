@@ -96,7 +96,10 @@ def qualities(array: pa.Array, good: tuple[int | str, ...] = (0,)) -> NDArray[np
         fits = (code > 0) & (code < 256)
         column = np.where(fine, 0, np.where(fits, code, 1)).astype(np.uint8)
     elif pa.types.is_floating(kind):
-        return qualities(array.fill_null(0).cast(pa.int64(), safe=False), good)
+        grade = values(array)
+        absent = np.isnan(grade)
+        whole = np.clip(np.where(absent, 0, grade), -1, 1 << 40).astype(np.int64)
+        return qualities(pa.array(whole, mask=absent), good)
     elif is_text(kind):
         spelt = pa.array([str(each) for each in good], kind)
         column = (~pc.is_in(array, value_set=spelt).to_numpy(zero_copy_only=False)).astype(np.uint8)

@@ -70,8 +70,8 @@ class Plan:
     """(S,) uint32, the sensor's row of `params`"""
     window_params: Array
     """(W,) WINDOW_PARAMS, a profile's windows one after the other from `params.first_window`"""
-    window_start: Array
-    """(S + 1,) int64, where the panes of a sensor's windows begin"""
+    more_start: Array
+    """(S + 1,) int64, where the panes of a sensor's windows after the first begin"""
     season_start: Array
     """(S + 1,) int64, where the season bins of a sensor begin"""
     absent_ms: Array
@@ -196,7 +196,7 @@ def compile_plan(catalog: Catalog, rules: Rules) -> Plan:
         params=rows.params,
         row=rows.row,
         window_params=rows.window_params,
-        window_start=_starts(rows.params["n_windows"][rows.row]),
+        more_start=_starts(np.maximum(rows.params["n_windows"] - 1, 0)[rows.row]),
         season_start=_starts(rows.params["season_bins"][rows.row]),
         absent_ms=_absent_ms(rows, catalog.period_ms),
         category=_categories(catalog, rules),

@@ -81,9 +81,9 @@ class SensorIds:
             self._tally.note_unknown(template.ids(_as_text(named)))
         return index
 
-    def one(self, name: str) -> int:
-        """Return the dense index of one id, UNKNOWN if there is none."""
-        return int(self._lookup(pa.array([name]))[0])
+    def all(self, names: list[str]) -> NDArray[np.int32]:
+        """Return the dense index of each id, UNKNOWN where there is none."""
+        return self._lookup(pa.array(names, pa.string()))
 
     def _lookup(self, ids: pa.Array) -> NDArray[np.int32]:
         found = self._resolver.resolve(ids)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ class Shape:
         tally: Tally,
     ) -> None:
         self.adapter, self.path, self.schema, self.keys = adapter, path, schema, keys
-        self.names = list(schema.names)
+        self.names = Counter(schema.names)
         self.ids, self.tally = ids, tally
         self.template = Template(adapter.template, path)
         self.clock = Clock(adapter.time)
@@ -64,13 +66,13 @@ class Shape:
             if name not in self.names:
                 text = f"no column {name!r}{one_of(name, self.names, all_if_none=False)}"
                 raise self._fault(f"{text}; there are {self._there_are()}")
-            if self.names.count(name) > 1:
+            if self.names[name] > 1:
                 raise self._fault(f"two columns are called {name!r}")
             self.wants[name] = role
         return name
 
     def _there_are(self) -> str:
-        shown = ", ".join(repr(name) for name in self.names[:20])
+        shown = ", ".join(repr(name) for name in islice(self.names, 20))
         return shown + (f" and {len(self.names) - 20} more" if len(self.names) > 20 else "")
 
     def _fault(
@@ -114,7 +116,7 @@ class Shape:
         for name in self.columns:
             self._want(name, "value")
         self._ids = [self.template.id_of(name) for name in self.columns.values()]
-        self._index = np.array([self.ids.one(name) for name in self._ids], np.int32)
+        self._index = self.ids.all(self._ids)
 
     @property
     def width(self) -> int:
@@ -185,7 +187,7 @@ class Shape:
 
     def _one_sensor(self, n: int) -> NDArray[np.int32]:
         name = self.template.id_of("")
-        index = self.ids.one(name)
+        index = int(self.ids.all([name])[0])
         if index == UNKNOWN and n:
             self.tally.note_unknown(pa.repeat(name, n))
         return np.full(n, index, np.int32)

@@ -62,12 +62,12 @@ class Shard:
         plan, state = self.plan, self.state
         return detect(
             readings.sensor, readings.event_ms, readings.value, readings.quality, start,
-            (*self.sensors, self.counts_all),
+            (*self.sensors, self.counts_all, state.stride),
             (plan.late_after_ms, plan.max_ahead_ms, plan.max_late_ms),
-            (plan.params, plan.absent_ms, plan.window_params, plan.window_start,
+            (plan.params, plan.absent_ms, plan.window_params, plan.more_start,
              plan.season_start, plan.catalog.sensor_start),
-            (self.clock, state.hot, state.cold, state.panes, state.bins, self.block_due_ms,
-             self.reading),
+            (self.clock, state.lines, state.cold, state.rings, state.more, state.seconds,
+             state.bins, self.block_due_ms, self.reading),
             self.changes,
         )  # fmt: skip
 

@@ -14,14 +14,14 @@ from kernels.layout import (
     HOT,
     NEVER,
     PANES,
+    SECONDS,
     SIGNAL,
     SOURCE,
 )
 
 Array = np.ndarray[Any, Any]
 
-CACHE_LINE = 128
-"""Two lines of 64 bytes, which is what a ring of panes fills."""
+CACHE_LINE = 64
 
 
 def aligned(n: int, dtype: np.dtype[Any]) -> Array:
@@ -33,12 +33,20 @@ def aligned(n: int, dtype: np.dtype[Any]) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Records by sensor, window, season bin and source, named as in ``kernels.layout``."""
+    """Records by sensor, window, season bin and source, named as in ``kernels.layout``.
 
-    hot: Array
+    ``lines`` holds HOT of each sensor, and beside it, where the plan has windows, PANES of the
+    sensor's first one: two neighbouring lines of one page, and no table to find the second.
+    """
+
+    stride: int
+    """Lines of 64 bytes a sensor: 1, or 2 with windows."""
+    lines: Array
     cold: Array
     signal: Array
-    panes: Array
+    more: Array
+    """PANES of the windows after a sensor's first."""
+    seconds: Array
     bins: Array
     source: Array
 
@@ -46,11 +54,15 @@ class State:
     def allocate(cls, plan: Plan) -> State:
         """Return the state before the first record of the log."""
         n_sensors, n_sources = plan.catalog.n_sensors, plan.catalog.n_sources
+        stride = 2 if plan.params["n_windows"].any() else 1
+        n_more = int(plan.more_start[-1])
         state = cls(
-            hot=aligned(n_sensors, HOT),
+            stride=stride,
+            lines=aligned(n_sensors * stride, HOT),
             cold=np.zeros(n_sensors, COLD),
             signal=np.zeros(n_sensors, SIGNAL),
-            panes=aligned(int(plan.window_start[-1]), PANES),
+            more=aligned(n_more, PANES),
+            seconds=np.zeros(n_sensors * (stride - 1) + n_more, SECONDS),
             bins=np.zeros(max(1, int(plan.season_start[-1])), BIN),
             source=np.zeros(n_sources, SOURCE),
         )
@@ -61,9 +73,20 @@ class State:
         return state
 
     @property
+    def hot(self) -> Array:
+        """Return HOT of each sensor."""
+        return self.lines[:: self.stride]
+
+    @property
+    def rings(self) -> Array:
+        """Return the lines as PANES."""
+        return self.lines.view(PANES)
+
+    @property
     def arrays(self) -> dict[str, Array]:
         """Return the arrays by name, as a snapshot holds them."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        names = ("lines", "cold", "signal", "more", "seconds", "bins", "source")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def n_bytes(self) -> int:

@@ -53,7 +53,7 @@ from kernels.limits import acknowledge_limits, age_limits, step_limits
 from kernels.liveness import expect_reading, find_absent, remembered_value
 from kernels.pack import level_of, strongest, with_level
 from kernels.rate import age_anchors, rate_level, turn_anchors
-from kernels.window import aggregate_window, enter_window, window_level_of
+from kernels.window import enter_window, judge_window
 
 NEARLY = 1.0 - 1e-9
 """Quiet tests that avoid a division let a little more through to the exact test."""
@@ -296,27 +296,42 @@ def observe(x, v, dt_ms, loud, h, b, p, reading):
 
 
 @inlined
-def take_windows(t_ms, v, at, p, panes, window_params, window_start, reading):
+def window_places(at, w, stride, more_start, n_sensors):
+    """Return where a sensor's window ``w`` is: (in the rings, in the seconds, whether beside HOT).
+
+    The first window of a sensor lies beside its HOT record, the others in arrays of their own.
+    """
+    if w == 0:
+        return np.uint64(at * stride + 1), np.uint64(at), True
+    more = more_start[np.uint64(at)] + w - 1
+    return np.uint64(more), np.uint64(n_sensors + more), False
+
+
+@inlined
+def take_windows(t_ms, v, at, p, stride, rings, more, seconds, window_params, more_start, reading):
     """Take one value into the sensor's windows; return the highest level among them."""
     highest = 0
     reading.window = 0
+    n_sensors = len(more_start) - 1
     for w in range(p.n_windows):
-        ring = panes[np.uint64(window_start[at] + w)]
+        place, second, beside = window_places(at, w, stride, more_start, n_sensors)
+        ring = rings[place] if beside else more[place]
         rules = window_params[np.uint64(p.first_window + w)]
-        n_ring, total = enter_window(t_ms, v, ring, rules)
-        statistic = aggregate_window(n_ring, total, ring, rules)
-        level = window_level_of(n_ring, statistic, ring, rules)
-        if level > highest:
-            highest = level
-            reading.window = w
-            reading.window_value = statistic
+        enter_window(t_ms, v, ring, seconds[second], rules)
+        if ring.loud | ring.level:
+            level, statistic = judge_window(ring, seconds[second], rules)
+            if level > highest:
+                highest = level
+                reading.window = w
+                reading.window_value = statistic
     return highest
 
 
 @inlined
 def take_good(
-    at, position, t_ms, dt_ms, v, late, first, h, c, p, shard_low, absent_ms, window_params,
-    window_start, season_start, panes, bins, block_due_ms, reading, changes, n,
+    at, position, t_ms, dt_ms, v, late, first, h, c, p, shard_low, stride, absent_ms,
+    window_params, more_start, season_start, rings, more, seconds, bins, block_due_ms, reading,
+    changes, n,
 ):  # fmt: skip
     """Run every detector over one good reading; return (changes, what it counts as)."""
     if h.n == 0:
@@ -333,7 +348,10 @@ def take_good(
     h.last_ms = t_ms
     window_level = 0
     if p.n_windows:
-        window_level = take_windows(t_ms, v, at, p, panes, window_params, window_start, reading)
+        window_level = take_windows(
+            t_ms, v, np.int64(at), p, stride, rings, more, seconds, window_params, more_start,
+            reading,
+        )  # fmt: skip
     place = np.uint64(0)
     if p.season_bins:
         place = np.uint64(
@@ -350,15 +368,14 @@ def take_good(
 
 
 @step
-def take_backward(t_ms, v, at, p, panes, window_params, window_start):
-    """Take a value older than the sensor's newest into its windows, where they still hold its pane."""
+def take_backward(t_ms, v, at, p, stride, rings, more, seconds, window_params, more_start):
+    """Take a value older than the sensor's newest into its windows that still hold its pane."""
+    n_sensors = len(more_start) - 1
     for w in range(p.n_windows):
-        enter_window(
-            t_ms,
-            v,
-            panes[np.uint64(window_start[at] + w)],
-            window_params[np.uint64(p.first_window + w)],
-        )
+        place, second, beside = window_places(at, w, stride, more_start, n_sensors)
+        ring = rings[place] if beside else more[place]
+        rules = window_params[np.uint64(p.first_window + w)]
+        enter_window(t_ms, v, ring, seconds[second], rules)
 
 
 @step
@@ -397,7 +414,7 @@ def take_acknowledge(source, position, t_ms, shard, hot, cold, params, sensor_st
     if n + (last - first) >= len(changes):
         return n, False
     for sensor in range(first, last):
-        h = hot[sensor]
+        h = hot[sensor * shard[3]]
         p = params[h.row]
         if not p.latching or not h.latched:
             continue
@@ -438,57 +455,54 @@ def take_control(
 
 
 @inlined
-def ask_ahead(at, windowed, sensor, hot, panes, window_start):
-    """Prefetch what the readings to come will touch."""
-    ahead = sensor[at + np.uint64(PREFETCH)]
+def ask_ahead(at, stride, sensor, hot):
+    """Prefetch what a reading to come will touch: its sensor's record, and the window beside it."""
+    ahead = sensor[at + np.uint64(PREFETCH)] * stride
     prefetch(hot, ahead, 0)
-    if windowed:
-        prefetch(window_start, sensor[at + np.uint64(2 * PREFETCH)], 0)
-        if 0 <= ahead < len(hot):
-            first = window_start[np.uint64(ahead)]
-            prefetch(panes, first, 0)
-            prefetch(panes, first, 64)
+    if stride == 2:
+        prefetch(hot, ahead, 64)
 
 
 @kernel
 def detect(sensor, event_ms, value, quality, start, shard, limits_ms, plan, state, changes):
     """Run every detector over the records from ``start`` on, until they or ``changes`` are used up.
 
-    Shapes   R records, S sensors, W windows, B season bins, N room for changes
+    Shapes   R records, S sensors, W windows after a sensor's first, B season bins, N changes
     In       sensor (R,) int32, event_ms (R,) int64, value (R,) float64 in the sensor's unit,
              quality (R,) uint8
-             shard      (first sensor, one past the last, 1 if it counts ticks and unknown sensors)
+             shard      (first sensor, one past the last, 1 if it counts ticks and unknown
+             sensors, lines of 64 bytes a sensor: 1, or 2 where a window lies beside HOT)
              limits_ms  (late_after, max_ahead, max_late)
-             plan       (params, absent_ms (S,), window_params, window_start (S+1,),
-             season_start (S+1,), sensor_start)
-    In/out   state      (clock (1,), hot (S,), cold (S,), panes (W,), bins (B,), block_due_ms,
-             scratch reading (1,)); bins has at least one record
+             plan       (params, absent_ms (S,), window_params, where a sensor's windows after the
+             first begin (S+1,), where its season bins begin (S+1,), sensor_start)
+    In/out   state      (clock (1,), lines as HOT, cold (S,), lines as PANES, panes of the windows
+             after the first, seconds (S+W,), bins (B,), block_due_ms, scratch reading (1,));
+             bins has at least one record
     Out      changes (N,) CHANGE in the log's order; a tick ends as a change of no sensor
     Returns  (records consumed, changes written); fewer than asked for when changes are full
     Cost     O(1) a reading, allocates nothing
     """
     # Arrays are unpacked once, and indexed unsigned: no tuples, no negative indices in the loop.
-    params, absent_ms, window_params, window_start, season_start, sensor_start = plan
-    clocks, hot, cold, panes, bins, block_due_ms, readings = state
-    shard_low, shard_high, counts_all = shard
+    params, absent_ms, window_params, more_start, season_start, sensor_start = plan
+    clocks, hot, cold, rings, more, seconds, bins, block_due_ms, readings = state
+    shard_low, shard_high, _, stride = shard
     late_after_ms, max_ahead_ms, max_late_ms = limits_ms
     clock = clocks[0]
     counts = clock.counts
     reading = readings[0]
     watermark_ms = np.int64(clock.watermark_ms)
     before = np.int64(clock.position) - start
-    windowed = len(panes) > 0
     n_accepted = 0
     n = 0
     i = start
     while i < len(sensor) and n + ROOM < len(changes):
         at = np.uint64(i)
-        if i + 2 * PREFETCH < len(sensor):
-            ask_ahead(at, windowed, sensor, hot, panes, window_start)
+        if i + PREFETCH < len(sensor):
+            ask_ahead(at, stride, sensor, hot)
         s = sensor[at]
         t_ms = event_ms[at]
         why = refused(t_ms, watermark_ms, max_ahead_ms, max_late_ms)
-        if s < 0 or s >= len(hot):
+        if s < 0 or s >= len(cold):
             n, done = take_control(
                 s, t_ms, value[at], why, before + i, shard, clock, hot, cold, params, absent_ms,
                 sensor_start, block_due_ms, changes, n,
@@ -505,7 +519,7 @@ def detect(sensor, event_ms, value, quality, start, shard, limits_ms, plan, stat
             continue
         if why == ACCEPTED:
             s = np.uint64(s)
-            h = hot[s]
+            h = hot[s * np.uint64(stride)]
             c = cold[s]
             p = params[np.uint64(h.row)]
             v = value[at] * p.scale + p.offset
@@ -518,13 +532,16 @@ def detect(sensor, event_ms, value, quality, start, shard, limits_ms, plan, stat
             position = before + np.int64(at)
             if dt_ms < 0:
                 if why == ACCEPTED:
-                    take_backward(t_ms, v, s, p, panes, window_params, window_start)
+                    take_backward(
+                        t_ms, v, np.int64(s), p, stride, rings, more, seconds, window_params,
+                        more_start,
+                    )  # fmt: skip
                 why = BACKWARD
             elif why == ACCEPTED:
                 n, why = take_good(
-                    s, position, t_ms, dt_ms, v, late, first, h, c, p, shard_low, absent_ms,
-                    window_params, window_start, season_start, panes, bins, block_due_ms, reading,
-                    changes, n,
+                    s, position, t_ms, dt_ms, v, late, first, h, c, p, shard_low, stride,
+                    absent_ms, window_params, more_start, season_start, rings, more, seconds, bins,
+                    block_due_ms, reading, changes, n,
                 )  # fmt: skip
             else:
                 if first or h.flags & FLAG_ABSENT:

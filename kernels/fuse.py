@@ -63,7 +63,7 @@ def take_change(change, signal, row, now_s, half_life_ms):
         kind, _ = strongest(change.levels, row.percent)
         if not (np.isnan(change.value) and signal.levels and kind == kind_before):
             signal.value = change.value
-        window = np.int64(change.which) & 0x0F
+            window = np.int64(change.which) & 0x0F
     signal.levels = change.levels
     if current_percent(signal, row) < contributed and contributed > held:
         signal.held = contributed
@@ -336,7 +336,7 @@ def take_time(now_ms, position, shard, plan, state, transitions, n):
     clocks, _, sources, agenda = state
     contexts = plan[6]
     clock = clocks[0]
-    while clock.n_agenda:
+    while clock.turning == 0 and clock.n_agenda:
         source = agenda[0]
         due_ms = sources[source].due_ms
         if due_ms > now_ms:
@@ -347,6 +347,8 @@ def take_time(now_ms, position, shard, plan, state, transitions, n):
         n = judge_source(
             source, due_ms, DUE, source, due_ms, 0, position, plan, state, transitions, n
         )
+    # What a turn makes due waits for the next tick, also when this one has to be given again.
+    clock.turning = 1
     while clock.context_ms <= now_ms:
         turn_ms = clock.context_ms
         source = max(np.int64(clock.context_source), shard[0])
@@ -362,6 +364,7 @@ def take_time(now_ms, position, shard, plan, state, transitions, n):
             source += 1
         clock.context_source = 0
         clock.context_ms = next_turn_ms(turn_ms, contexts)
+    clock.turning = 0
     return n, True
 
 

@@ -2,7 +2,7 @@
 
 State is a few arrays of records, indexed by sensor, window and source, allocated once. ``HOT`` is
 the one cache line that every reading touches; ``COLD`` and ``SIGNAL`` are touched only while
-something is going on. Together they are 128 bytes a sensor; each window adds 128.
+something is going on. Together they are 128 bytes a sensor; each window adds 96.
 """
 
 import numpy as np
@@ -136,17 +136,19 @@ N_PANES = 8
 PANES = np.dtype(
     [
         ("newest_end_ms", "<i8"),  # end of the newest pane, a multiple of the pane; 0 at first
-        ("reference", "<f8"),  # the means and extremes below are relative to it
-        ("count", "<i4", (N_PANES,)),
-        ("first", "<f4", (N_PANES,)),  # mean; or minimum, of a min, max or range window
-        ("second", "<f4", (N_PANES,)),  # sum of squared residuals about that mean; or maximum
-        ("newest", "u1"),  # place of the newest pane: its number modulo 8
-        ("level_high", "u1"),
-        ("level_low", "u1"),
-        ("spare", "u1", (13,)),
+        ("count", "<u2", (N_PANES,)),
+        ("first", "<f4", (N_PANES,)),  # sum (sum, mean), mean (std), minimum, or maximum (max)
+        ("reference", "<f4"),  # sums, means and extremes are relative to it
+        ("newest", "u1"),  # place of the newest pane; it turns with event time
+        ("filled", "u1"),  # bit k: place k holds a pane
+        ("level", "u1"),  # low nibble: of the high limits; high nibble: of the low ones
+        ("loud", "u1"),  # panes for which a value that may matter stays in the ring
     ]
 )
-assert PANES.itemsize == 128
+assert PANES.itemsize == 64
+
+SECONDS = np.dtype([("second", "<f4", (N_PANES,))])
+"""The rest of a window's panes, touched by std (sum of squared residuals) and range (maximum)."""
 
 BIN = np.dtype([("mean", "<f8"), ("deviation", "<f4"), ("n", "<u4")])
 """One time-of-day (or of-week) bin of a seasonal profile."""
@@ -174,6 +176,7 @@ CLOCK = np.dtype(
         ("block", "<i8"),  # where a tick that filled the changes goes on
         ("n_agenda", "<i8"),
         ("edge", "<i8"),  # of a change begun: 1 + how many of the coupled sources were judged
+        ("turning", "<i8"),  # 1: of the running tick only turns of contexts are left
         ("context_source", "<i8"),  # where the turn of a context goes on
         ("counts", "<i8", (N_COUNTS,)),
     ]

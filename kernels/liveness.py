@@ -52,7 +52,7 @@ def find_absent(
     last = min(first + (1 << BLOCK_SHIFT), shard[1])
     bound_ms = FAR_FUTURE_MS
     for sensor in range(first, last):
-        h = hot[sensor]
+        h = hot[sensor * shard[3]]
         if h.last_ms == NEVER or absent_ms[sensor] == 0 or h.flags & FLAG_ABSENT:
             continue
         deadline_ms = h.last_ms + absent_ms[sensor]

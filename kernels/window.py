@@ -1,15 +1,16 @@
 """Sliding-window aggregates on panes of event time; readings out of order enter inside the ring.
 
-A pane keeps a count and either mean and M2 or minimum and maximum, relative to the window's
-reference, so 101325 ± 0.01 keeps its digits in float32. Panes are combined with Chan's formula,
-never with sum² − sum²/n.
+A pane keeps what its aggregate needs relative to the window's reference, so 101325 ± 0.01 keeps
+its digits in float32; deviations are combined with Chan's formula, never as sum² − sum²/n.
 
-The ring has eight places; a pane's place is its number modulo 8, so the eight lanes of each field
-are handled at once and nothing branches on how far the ring turns, which cannot be predicted.
+A reading touches its own pane only. The ring is looked through only while it holds a value that
+could carry the aggregate to a limit, or while a level is up: a mean, minimum or maximum lies among
+its values, a range or twice a standard deviation is at most twice the greatest distance from the
+reference.
 
 Source   Li et al., No pane, no gain, SIGMOD Record 34 (2005); Welford, Technometrics 4 (1962);
          Chan, Golub & LeVeque, COMPSTAT (1982)
-State    PANES
+State    PANES, SECONDS
 Oracle   tests.oracle
 """
 
@@ -17,11 +18,15 @@ import numpy as np
 
 from kernels.jit import inlined, step
 from kernels.ladder import climb
-from kernels.layout import COUNT, MAXIMUM, MEAN, MINIMUM, N_PANES, STD, SUM
-from kernels.ring import MAX_PANE_N, turn_ring
+from kernels.layout import COUNT, MAXIMUM, MEAN, MINIMUM, N_PANES, RANGE, STD, SUM
 
-LAST_PANE = N_PANES - 1
+MAX_PANE_N = 65_535
+"""A pane that holds as many readings takes no more."""
+LAST_PLACE = N_PANES - 1
+ALL_PLACES = (1 << N_PANES) - 1
 ULP = np.float32(2.0**-23)
+NEAR = 0.01
+"""Values this near to a limit, in distances of it from the reference, may matter."""
 
 
 @inlined
@@ -34,142 +39,162 @@ def rounded_down(x):
     return np.float32(near - abs(near) * ULP) if near > x else near
 
 
-@inlined
-def enter_moments(place, n, x, panes):
-    """Take one value, ``x`` above the reference, into a pane of ``n``; return its new mean."""
-    mean = np.float64(panes.first[place]) if n else x
-    m2 = np.float64(panes.second[place]) if n else 0.0
-    delta = x - mean
-    mean = np.float32(mean + delta / (n + 1))
-    panes.first[place] = mean
-    panes.second[place] = m2 + delta * (x - mean)
-    return np.float64(mean)
-
-
 @step
-def enter_extremes(place, n, x, panes):
-    """Take one value, ``x`` above the reference, into a pane that keeps minimum and maximum."""
+def enter_spread(place, n, x, panes, seconds, aggregate):
+    """Take one value into a pane that keeps mean and M2, or extremes."""
+    if aggregate == STD:
+        mean = np.float64(panes.first[place]) if n else x
+        m2 = np.float64(seconds.second[place]) if n else 0.0
+        delta = x - mean
+        mean = np.float32(mean + delta / (n + 1))
+        panes.first[place] = mean
+        seconds.second[place] = m2 + delta * (x - mean)
+        return
     low = rounded_down(x)
     high = np.float32(-rounded_down(-x))
+    if aggregate == MAXIMUM:
+        panes.first[place] = max(panes.first[place], high) if n else high
+        return
     panes.first[place] = min(panes.first[place], low) if n else low
-    panes.second[place] = max(panes.second[place], high) if n else high
+    if aggregate == RANGE:
+        seconds.second[place] = max(seconds.second[place], high) if n else high
 
 
 @step
-def enter_late(ahead_ms, v, panes, params):
-    """Take one value into an older pane; behind the ring, or into a full pane, ignore it."""
-    back = (-1 - ahead_ms) // params.pane_ms
-    place = (np.int64(panes.newest) - back) & LAST_PANE
-    n = np.int64(panes.count[place])
-    if back < params.n_panes and n < MAX_PANE_N:
-        panes.count[place] = n + 1
-        if params.aggregate < MINIMUM:
-            enter_moments(place, n, v - panes.reference, panes)
-        else:
-            enter_extremes(place, n, v - panes.reference, panes)
+def refer(v, panes, seconds, aggregate):
+    """Make ``v`` the reference; what the panes hold moves along."""
+    reference = np.float32(v)
+    moved = np.float64(panes.reference) - reference
+    panes.reference = reference
+    if panes.filled:
+        # What the panes hold was found not to matter relative to the old reference.
+        panes.loud = N_PANES
+    for place in range(N_PANES):
+        weight = np.int64(panes.count[place]) if aggregate <= MEAN else 1
+        panes.first[place] += weight * moved
+        if aggregate == RANGE:
+            seconds.second[place] += moved
 
 
 @inlined
-def enter_newest(ahead_ms, v, panes, params):
-    """Take one value into the newest pane, turning the ring as far as its event time asks for.
+def turn_ring(ahead_ms, panes, params):
+    """Turn the ring until a reading ``ahead_ms`` past the newest pane's end falls into the newest.
 
-    Returns (readings in the ring, their sum relative to the reference, for moments). The quotient
-    is exact: half a millisecond keeps it off the whole numbers by more than the product's rounding.
+    The quotient is exact: half a millisecond keeps it off the whole numbers by more than the
+    product's rounding.
     """
-    if ahead_ms < params.pane_ms:
-        # The usual case, predicted well for a regular sensor, spares the product's latency.
-        turn = np.int64(ahead_ms >= 0)
-    else:
+    turn = np.int64(1)
+    if ahead_ms >= params.pane_ms:
         turn = np.int64((ahead_ms + 0.5) * params.per_pane + 1.0)
-    place = (np.int64(panes.newest) + turn) & LAST_PANE
     panes.newest_end_ms += turn * params.pane_ms
-    panes.newest = place
-    n_others, n_own, total = turn_ring(panes, place, min(turn, N_PANES), params.n_panes)
-    if n_others + n_own == 0:
-        # The reference moves along with the signal, so old levels cost no precision.
-        panes.reference = v
-    if n_own == MAX_PANE_N:
-        return n_others + n_own, total + n_own * np.float64(panes.first[place])
-    x = v - panes.reference
-    if params.aggregate < MINIMUM:
-        total += (n_own + 1) * enter_moments(place, n_own, x, panes)
-    else:
-        enter_extremes(place, n_own, x, panes)
-    return n_others + n_own + 1, total
+    turn = min(turn, N_PANES)
+    newest = np.int64(panes.newest)
+    gone = ((1 << turn) - 1) << (newest + 1)
+    panes.filled = np.int64(panes.filled) & ~(gone | gone >> N_PANES) & ALL_PLACES
+    panes.newest = (newest + turn) & LAST_PLACE
+    panes.loud = max(np.int64(panes.loud) - turn, 0)
 
 
 @inlined
-def enter_window(event_ms, v, panes, params):
-    """Take one value into its event time's pane; return (readings in the ring, relative sum)."""
+def may_matter(x, panes, params):
+    """Tell whether a value ``x`` above the reference may carry the aggregate to a limit."""
+    if params.aggregate <= SUM:
+        return True
+    if params.aggregate == STD or params.aggregate == RANGE:
+        # A low limit of these is reached by values that do not move.
+        least = 0.5 * params.quiet_high if params.quiet_low == np.inf else 0.0
+        return abs(x) >= least * (1.0 - NEAR)
+    up = params.quiet_high - panes.reference
+    down = params.quiet_low + panes.reference
+    return (x >= up - NEAR * abs(up)) | (-x >= down - NEAR * abs(down))
+
+
+@inlined
+def enter_window(event_ms, v, panes, seconds, params):
+    """Take one value into the pane of its event time; none behind the ring or into a full pane."""
     ahead_ms = event_ms - panes.newest_end_ms
-    if ahead_ms >= -params.pane_ms:
-        return enter_newest(ahead_ms, v, panes, params)
-    enter_late(ahead_ms, v, panes, params)
+    back = np.int64(0)
+    if ahead_ms >= 0:
+        turn_ring(ahead_ms, panes, params)
+    elif ahead_ms < -params.pane_ms:
+        back = (-1 - ahead_ms) // params.pane_ms
+        if back >= params.n_panes:
+            return
+    place = (np.int64(panes.newest) - back) & LAST_PLACE
+    bit = 1 << place
+    n = np.int64(panes.count[np.uint64(place)]) if np.int64(panes.filled) & bit else 0
+    if n == MAX_PANE_N:
+        return
+    x = v - panes.reference
+    if abs(x) > 1.0 + N_PANES * abs(panes.reference):
+        # So far off float32 has too few digits left: the reference moves to where the signal is.
+        refer(v, panes, seconds, params.aggregate)
+        x = v - panes.reference
+    panes.filled |= bit
+    panes.count[np.uint64(place)] = n + 1
+    if may_matter(x, panes, params):
+        panes.loud = params.n_panes
+    if params.aggregate <= MEAN:
+        total = np.float64(panes.first[np.uint64(place)]) if n else 0.0
+        panes.first[np.uint64(place)] = total + x
+    else:
+        enter_spread(place, n, x, panes, seconds, params.aggregate)
+
+
+@step
+def holds(place, panes, params):
+    """Tell whether a place holds a pane of the window."""
+    age = (np.int64(panes.newest) - place) & LAST_PLACE
+    return age < params.n_panes and np.int64(panes.filled) >> place & 1 == 1
+
+
+@step
+def aggregate_window(panes, seconds, params):
+    """Return (readings in the ring, the aggregate that the rule asks for, in profile units)."""
+    aggregate = params.aggregate
     n = 0
     total = 0.0
-    for lane in range(N_PANES):
-        count = np.int64(panes.count[lane])
-        n += count
-        total += count * np.float64(panes.first[lane])
-    return n, total
-
-
-@step
-def extremes(panes):
-    """Return (lowest, highest) of the ring, relative to its reference."""
     low = np.inf
     high = -np.inf
-    for lane in range(N_PANES):
-        used = panes.count[lane] > 0
-        low = min(low, np.float64(panes.first[lane]) if used else np.inf)
-        high = max(high, np.float64(panes.second[lane]) if used else -np.inf)
-    return low, high
+    for place in range(N_PANES):
+        if holds(place, panes, params):
+            count = np.int64(panes.count[place])
+            first = np.float64(panes.first[place])
+            n += count
+            total += count * first if aggregate == STD else first
+            low = min(low, first)
+            high = max(high, np.float64(seconds.second[place]) if aggregate == RANGE else first)
+    if aggregate == COUNT or n == 0:
+        return n, np.float64(n)
+    if aggregate == SUM:
+        return n, panes.reference * np.float64(n) + total
+    if aggregate == MINIMUM:
+        return n, panes.reference + low
+    if aggregate == MAXIMUM:
+        return n, panes.reference + high
+    if aggregate == RANGE:
+        return n, high - low
+    mean = total / n
+    if aggregate == MEAN:
+        return n, panes.reference + mean
+    m2 = 0.0
+    for place in range(N_PANES):
+        if holds(place, panes, params):
+            apart = np.float64(panes.first[place]) - mean
+            count = np.int64(panes.count[place])
+            m2 += np.float64(seconds.second[place]) + count * (apart * apart)
+    return n, np.sqrt(m2 / n)
 
 
 @step
-def spread(mean, panes):
-    """Return the sum of squared residuals of the ring about ``mean``, relative to its reference."""
-    m2 = 0.0
-    for lane in range(N_PANES):
-        count = np.int64(panes.count[lane])
-        apart = np.float64(panes.first[lane]) - mean
-        m2 += (np.float64(panes.second[lane]) if count else 0.0) + count * (apart * apart)
-    return m2
-
-
-@inlined
-def aggregate_window(n, total, panes, params):
-    """Return the aggregate that the rule asks for, in the profile's unit; 0 of an empty ring."""
-    aggregate = params.aggregate
-    if aggregate == COUNT or n == 0:
-        return np.float64(n)
-    if aggregate == MEAN:
-        return panes.reference + total / n
-    if aggregate == SUM:
-        return panes.reference * n + total
-    if aggregate == STD:
-        return np.sqrt(spread(total / n, panes) / n)
-    low, high = extremes(panes)
-    if aggregate == MINIMUM:
-        return panes.reference + low
-    if aggregate == MAXIMUM:
-        return panes.reference + high
-    return high - low
-
-
-@inlined
-def window_level_of(n, statistic, panes, params):
-    """Return the level of the window's aggregate over ``n`` readings."""
-    held = panes.level_high | panes.level_low
-    if not held and (
-        n < params.min_n or ((statistic < params.quiet_high) & (-statistic < params.quiet_low))
-    ):
-        return 0
+def judge_window(panes, seconds, params):
+    """Return (level, aggregate) of a window."""
+    n, statistic = aggregate_window(panes, seconds, params)
     high = 0
     low = 0
     if n >= params.min_n:
-        high = climb(statistic, params.high, 1.0, params.deadband, np.int64(panes.level_high))
-        low = climb(-statistic, params.low, 1.0, params.deadband, np.int64(panes.level_low))
-    panes.level_high = high
-    panes.level_low = low
-    return max(high, low)
+        held = np.int64(panes.level)
+        high = climb(statistic, params.high, 1.0, params.deadband, held & 0xF)
+        low = climb(-statistic, params.low, 1.0, params.deadband, held >> 4)
+    panes.level = low << 4 | high
+    return max(high, low), statistic

@@ -97,8 +97,13 @@ def for_kernel(records: Any) -> Any:
 
 
 def uncompiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a kernel that is not compiled take arrays of records."""
-    return lambda *given: kernel(*(for_kernel(part) for part in given))
+    """Let a kernel that is not compiled take arrays of records, and reckon with infinities."""
+
+    def plain_kernel(*given: Any) -> Any:
+        with np.errstate(invalid="ignore"):  # inf − inf is NaN there as it is here
+            return kernel(*(for_kernel(part) for part in given))
+
+    return plain_kernel
 
 
 if numba.config.DISABLE_JIT:

@@ -166,7 +166,7 @@ def make_plan(
         params=params,
         row=row,
         window_params=np.concatenate([*windows, np.zeros(0, WINDOW_PARAMS)]),
-        window_start=_starts(per_sensor["n_windows"]),
+        more_start=_starts(np.maximum(per_sensor["n_windows"] - 1, 0)),
         season_start=_starts(per_sensor["season_bins"]),
         absent_ms=np.array(absent_ms, np.int64),
         category=category_row() if category is None else category,

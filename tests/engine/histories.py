@@ -102,9 +102,7 @@ def log(
     of: History, *, n: int = 1000, tick_ms: int = 1000, ticked: bool = False
 ) -> list[tuple[int, int, float, int]]:
     """Return the log of a history with its ticks."""
-    weaver = Weaver(
-        of.chunks(), tick_ms=tick_ms, jump_ms=of.jump_ms, n=n, n_slots=2, ticked=ticked
-    )
+    weaver = Weaver(of.chunks(), tick_ms=tick_ms, jump_ms=of.jump_ms, n=n, n_slots=2, ticked=ticked)
     found = [row for batch in weaver.batches() for row in _rows(batch)]
     return found + _rows(weaver.ending())
 

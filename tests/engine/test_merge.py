@@ -38,9 +38,7 @@ def merged(lanes: list[Lane], **options: int) -> list[Row]:
     return [
         (int(key), int(number), int(row))
         for readings in Merge(lanes, **options)
-        for key, number, row in zip(
-            readings.event_ms, readings.sensor, readings.value, strict=True
-        )
+        for key, number, row in zip(readings.event_ms, readings.sensor, readings.value, strict=True)
     ]
 
 

@@ -116,7 +116,7 @@ def test_windows_stand_one_after_the_other_for_each_profile() -> None:
     )
     assert plan.window_names == ["c", "a", "b"]
     assert plan.window_params.dtype == WINDOW_PARAMS
-    assert plan.window_start.tolist() == [0, 1, 3, 5, 5]
+    assert plan.more_start.tolist() == [0, 0, 1, 2, 2]
     assert [row_of(plan, i)["n_windows"] for i in range(4)] == [1, 2, 2, 0]
     assert [row_of(plan, i)["first_window"] for i in range(3)] == [0, 1, 1]
     b = plan.window_params[2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,7 +62,7 @@ def run(readings: list[Reading], cuts: list[int], tick_ms: int, jump_ms: int) ->
     log: list[Reading] = []
     left: list[Reading] = []
     edges = [0, *sorted(cuts), len(readings)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         batch = left + readings[start:stop]
         out = tuple(np.zeros(2 * len(batch) + 2, c.dtype) for c in columns(batch))
         final = stop == len(readings)

@@ -1,0 +1,20 @@
+"""Time detection with a sliding window of six panes on top of every other detector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.bench_detect import N_SENSORS, Race, _bench, measure_detect
+from benchmarks.measure import Measured
+
+
+def measure_window() -> Measured:
+    """Return our time over that of touching one random cache line per reading."""
+    return measure_detect(windowed=True)
+
+
+def bench_window__mean_of_a_minute_1m(benchmark: Any) -> None:
+    """Detect with a window of 60 s in six panes, a million sensors in random order."""
+    run = Race(N_SENSORS, windowed=True)
+    run.warm()
+    _bench(benchmark, run.ours.run, run.feed)
