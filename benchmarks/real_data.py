@@ -267,7 +267,7 @@ def _cells(row: Row) -> list[str]:
     return [
         row.data_set,
         row.part,
-        f"{row.days:,.1f}" if row.days < 1000 else f"{row.days:,.0f}",
+        f"{row.days:.2g}" if row.days < 10 else f"{row.days:,.0f}",
         "" if row.readings is None else f"{row.readings:,}",
         f"{row.alerts:,}",
         f"{row.episodes:,}",

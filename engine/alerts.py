@@ -27,6 +27,7 @@ _FIELDS = (
     "event_ms", "episode_ms", "score", "factor", "coupled_percent", "contributor", "source",
     "coupled_from", "rule", "seq", "kind", "level_from", "level", "cause", "late",
 )  # fmt: skip
+LEAST_SHARE = 10
 MOST_KNOWN = 100_000
 """Sources whose unchanging parts are kept encoded."""
 
@@ -52,7 +53,7 @@ class AlertRecords:
         self.digest = plan.rules.digest
         self.zone: timezone = plan.rules.time.zone()
         self._known: dict[int, dict[str, Any]] = {}
-        self._sensors: dict[int, tuple[str, str, int]] = {}
+        self._sensors: dict[int, tuple[str, str, bool, int]] = {}
 
     def encode(self, transitions: np.ndarray[Any, Any]) -> list[bytes]:
         """Return one JSON object for each of (T,) TRANSITION."""
@@ -117,14 +118,24 @@ class AlertRecords:
                 time=time,
                 score=score,
                 rule=rule_name if cause == BY_RULE else None,
-                reasons=[] if kind == CLEAR else [describe(part) for part in named],
+                reasons=[] if kind == CLEAR else self._reasons(contributor, named),
                 coupled=coupled,
             ),
         }
 
+    def _reasons(self, parts: list[tuple[Any, ...]], named: list[dict[str, Any]]) -> list[str]:
+        """Describe the contributors that count at least a tenth of what the strongest does."""
+        reasons = []
+        for part, words in zip(parts, named, strict=False):
+            if part[2] * LEAST_SHARE >= parts[0][2]:
+                _, quantity, alone, _ = self._sensor(part[1])
+                what = quantity.replace("_", " ")
+                reasons.append(describe(what if alone else f"{what} ({words['sensor']})", words))
+        return reasons
+
     def _contributor(self, part: tuple[Any, ...]) -> dict[str, Any]:
         value, sensor, percent, kind, level, window = part[:6]
-        sensor_id, quantity, row = self._sensor(sensor)
+        sensor_id, quantity, _, row = self._sensor(sensor)
         if kind >= N_KINDS:
             kind = 0
         shown, unit = self.plan.statistic(row, kind, value, window)
@@ -148,14 +159,22 @@ class AlertRecords:
             contributor["window"] = self.plan.window_names[first + window]
         return contributor
 
-    def _sensor(self, sensor: int) -> tuple[str, str, int]:
+    def _sensor(self, sensor: int) -> tuple[str, str, bool, int]:
+        """Return a sensor's id, quantity, whether it alone measures it there, and its row."""
         found = self._sensors.get(sensor)
         if found is None:
             if len(self._sensors) >= MOST_KNOWN:
                 self._sensors.clear()
             catalog = self.plan.catalog
-            quantity = catalog.quantities[int(catalog.quantity[sensor])]
-            found = (catalog.sensor_id[sensor].as_py(), quantity, int(self.plan.row[sensor]))
+            source = int(catalog.sensor_source[sensor])
+            peers = slice(*catalog.sensor_start[source : source + 2].tolist())
+            quantity = catalog.quantity[sensor]
+            found = (
+                catalog.sensor_id[sensor].as_py(),
+                catalog.quantities[int(quantity)],
+                int((catalog.quantity[peers] == quantity).sum()) == 1,
+                int(self.plan.row[sensor]),
+            )
             self._sensors[sensor] = found
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+_SIZED = ("fall", "deviation", "drift")
 _BEGINNINGS = {
     "raise": "{who}: {level} alert",
     "escalate": "{who}: raised to {level}",
@@ -20,42 +21,56 @@ def number(value: float | None) -> str:
     return f"{value:.6g}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration in the largest unit that it fills."""
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length * (2 if unit == "days" else 1):
+            return f"{number(seconds / length)} {unit}"
+    return f"{number(seconds)} s"
+
+
 def _amount(value: float | None, unit: str) -> str:
-    return f"{number(value)} {unit}".rstrip()
+    if value is None:
+        return number(value)
+    return duration(value) if unit == "s" else f"{number(value)} {unit}".rstrip()
 
 
-def describe(part: dict[str, Any]) -> str:
-    """Return why one contributor contributes."""
-    what = part["quantity"].replace("_", " ")
-    value = _amount(part["value"], part["unit"])
-    limit = None if part["limit"] is None else _amount(part["limit"], part["unit"])
-    beyond = "" if limit is None else f" (limit {limit})"
+def describe(what: str, part: dict[str, Any]) -> str:
+    """Return why one contributor contributes; ``what`` names its quantity."""
+    value, limit, unit = part["value"], part["limit"], part["unit"]
+    size = None if value is None else abs(value)
+    shown = _amount(size if part["detector"] in _SIZED else value, unit)
+    beyond = "" if limit is None else f" (limit {_amount(limit, unit)})"
     if part["fading"]:
-        return f"{what} {part['detector']} signal fading"
+        return f"earlier {what} signal ({part['detector']}) fading"
+    side = "above" if value is None or value >= 0 else "below"
     match part["detector"]:
         case "high":
-            return f"{what} {value}, at or above {limit}"
+            back = value is not None and limit is not None and value < limit
+            how = "not yet cleared from" if back else "at or above"
+            return f"{what} {shown}, {how} {_amount(limit, unit)}"
         case "low":
-            return f"{what} {value}, at or below {limit}"
+            back = value is not None and limit is not None and value > limit
+            how = "not yet cleared from" if back else "at or below"
+            return f"{what} {shown}, {how} {_amount(limit, unit)}"
         case "rise":
-            return f"{what} rising by {value}{beyond}"
+            return f"{what} rising by {shown}{beyond}"
         case "fall":
-            falling = None if part["value"] is None else abs(part["value"])
-            return f"{what} falling by {_amount(falling, part['unit'])}{beyond}"
+            return f"{what} falling by {shown}{beyond}"
         case "window":
-            return f"{what} {part['window']} {value}{beyond}"
+            return f"{what} {part['window']} {shown}{beyond}"
         case "deviation":
-            return f"{what} {value} off its usual level{beyond}"
+            return f"{what} {shown} {side} its usual level{beyond}"
         case "drift":
-            return f"{what} drifting, {value} accumulated{beyond}"
+            return f"{what} drifting {'up' if side == 'above' else 'down'}, {shown}{beyond}"
         case "absence":
-            return f"{what} silent for {value}"
+            return f"{what} silent for {shown}"
         case "flatline":
-            return f"{what} stuck for {value}"
+            return f"{what} stuck for {shown}"
         case "bad":
-            return f"{what} unusable for {value} in a row"
+            return f"{what} unusable for {shown} in a row"
         case _:
-            return f"{what} jumped by {value}{beyond}"
+            return f"{what} jumped by {shown}{beyond}"
 
 
 def sentence(

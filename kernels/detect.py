@@ -201,9 +201,10 @@ def explaining_value(kind, reading, h):
     if kind == WINDOW:
         return reading.window_value
     if kind == DEVIATION:
-        return abs(reading.residual) / reading.scale
+        return reading.residual / reading.scale
     if kind == DRIFT:
-        return max(h.above, h.below) / reading.scale
+        total = h.above if h.above >= h.below else -h.below
+        return total / reading.scale
     if kind == FLATLINE:
         return float(h.n_flat)
     if kind == SPIKE:

@@ -49,6 +49,9 @@ unit = "degC"
 high = { yellow = 40, red = 60 }
 deadband = 2
 
+[fusion]
+half_life_s = 5
+
 [coupling]
 influence = { pipe = 0.5 }
 """
@@ -84,7 +87,7 @@ def readings(n: int = 1200, seed: int = 7, *, start_s: int = 0) -> pa.Table:
     rng = np.random.default_rng(seed)
     which = rng.integers(0, len(SENSORS), n)
     event_ms = BEGIN_MS + 1000 * start_s + 250 * np.arange(n)
-    swing = 30 * (1 + np.sin(np.arange(n) / 60 + which))
+    swing = 25 + 35 * np.sin(np.arange(n) / 60 + which)
     value = np.where(rng.random(n) < 0.02, np.nan, swing + rng.normal(0, 1, n))
     late = rng.random(n) < 0.03
     event_ms = event_ms - late * rng.integers(0, 60_000, n)
