@@ -5,22 +5,28 @@ from __future__ import annotations
 import hashlib
 import math
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
+import pyarrow as pa
 
 from engine.plan import Plan
 from engine.sentences import describe, sentence
 from kernels.layout import (
+    ABSENCE,
     BY_RULE,
     CAUSE_NAMES,
     CLEAR,
+    HIGH,
     KIND_NAMES,
     LEVEL_NAMES,
     N_KINDS,
     TRANSITION_NAMES,
+    WINDOW,
 )
+
+Array = np.ndarray[Any, Any]
 
 STATIC_CLASSES = ("none", "blue", "yellow", "red")
 _FIELDS = (
@@ -37,12 +43,42 @@ def alert_id(source_id: str, episode_ms: int) -> str:
     return hashlib.blake2b(f"{source_id}\n{episode_ms}".encode(), digest_size=8).hexdigest()
 
 
-def plain(value: float) -> float | None:
-    """Return a number as people would write it: float32 readings without their binary tail."""
+def plain(value: float) -> Any:
+    """Return a number that JSON writes as people would: float32 readings without a binary tail."""
     if not math.isfinite(value):
         return None
     short = np.float32(value)
-    return float(str(short)) if short == value else value
+    return short if short == value else value
+
+
+class Measure(NamedTuple):
+    """How the value and the limit of one kind of signal are shown."""
+
+    scale: float
+    unit: str
+    low: float
+    high: float
+
+
+class Sensor(NamedTuple):
+    """What an alert record says of a sensor."""
+
+    id: str
+    quantity: str
+    what: str
+    row: int
+    silent_s: float
+
+
+class Source(NamedTuple):
+    """What an alert record says of a source."""
+
+    id: str
+    who: str
+    category: str
+    static_class: str
+    place: orjson.Fragment
+    responsible: orjson.Fragment
 
 
 class AlertRecords:
@@ -52,17 +88,22 @@ class AlertRecords:
         self.plan = plan
         self.digest = plan.rules.digest
         self.zone: timezone = plan.rules.time.zone()
-        self._known: dict[int, dict[str, Any]] = {}
-        self._sensors: dict[int, tuple[str, str, bool, int]] = {}
+        self._known: dict[int, Source] = {}
+        self._sensors: dict[int, Sensor] = {}
+        self._measures: dict[tuple[int, int, int, int], Measure] = {}
 
-    def encode(self, transitions: np.ndarray[Any, Any]) -> list[bytes]:
+    def encode(self, transitions: Array) -> list[bytes]:
         """Return one JSON object for each of (T,) TRANSITION."""
         if not len(transitions):
             return []
+        self._learn(transitions)
         columns = [transitions[name].tolist() for name in _FIELDS]
-        return [orjson.dumps(self.record(*fields)) for fields in zip(*columns, strict=True)]
+        return [
+            orjson.dumps(self._record(*fields), option=orjson.OPT_SERIALIZE_NUMPY)
+            for fields in zip(*columns, strict=True)
+        ]
 
-    def record(
+    def _record(
         self,
         event_ms: int,
         episode_ms: int,
@@ -81,16 +122,16 @@ class AlertRecords:
         late: int,
     ) -> dict[str, Any]:
         """Return one alert record; the arguments are fields of TRANSITION."""
-        known = self._source(source)
+        known = self._known[source]
         named = [self._contributor(part) for part in contributor if part[1] >= 0]
         rule_name = self.plan.rules.rules[rule].name if rule >= 0 else None
         coupled = None
         if coupled_from >= 0:
-            origin = self._source(coupled_from)
-            coupled = {"source": origin["source"], "influence": round(coupled_percent, 1)}
+            origin = self._known[coupled_from]
+            coupled = {"source": origin.id, "influence": round(coupled_percent, 1)}
         time = datetime.fromtimestamp(event_ms / 1000, self.zone)
         return {
-            "alert_id": alert_id(known["source"], episode_ms),
+            "alert_id": alert_id(known.id, episode_ms),
             "seq": seq,
             "transition": TRANSITION_NAMES[kind],
             "level": LEVEL_NAMES[level],
@@ -100,19 +141,19 @@ class AlertRecords:
             "time": time.isoformat(timespec="milliseconds"),
             "late": bool(late),
             "episode_ms": episode_ms,
-            "source": known["source"],
-            "category": known["category"],
-            "static_class": known["static_class"],
+            "source": known.id,
+            "category": known.category,
+            "static_class": known.static_class,
             "cause": CAUSE_NAMES[cause],
             "rule": rule_name,
             "factor": round(factor, 4),
             "contributors": named,
             "coupled_from": coupled,
-            "place": known["place"],
-            "responsible": known["responsible"],
+            "place": known.place,
+            "responsible": known.responsible,
             "rules": self.digest,
             "text": sentence(
-                who=known["who"],
+                who=known.who,
                 transition=TRANSITION_NAMES[kind],
                 level=LEVEL_NAMES[level],
                 time=time,
@@ -125,90 +166,129 @@ class AlertRecords:
 
     def _reasons(self, parts: list[tuple[Any, ...]], named: list[dict[str, Any]]) -> list[str]:
         """Describe the contributors that count at least a tenth of what the strongest does."""
-        reasons = []
-        for part, words in zip(parts, named, strict=False):
-            if part[2] * LEAST_SHARE >= parts[0][2]:
-                _, quantity, alone, _ = self._sensor(part[1])
-                what = quantity.replace("_", " ")
-                reasons.append(describe(what if alone else f"{what} ({words['sensor']})", words))
-        return reasons
+        return [
+            describe(self._sensors[part[1]].what, words)
+            for part, words in zip(parts, named, strict=False)
+            if part[2] * LEAST_SHARE >= parts[0][2]
+        ]
 
     def _contributor(self, part: tuple[Any, ...]) -> dict[str, Any]:
         value, sensor, percent, kind, level, window = part[:6]
-        sensor_id, quantity, _, row = self._sensor(sensor)
+        known = self._sensors[sensor]
         if kind >= N_KINDS:
-            kind = 0
-        shown, unit = self.plan.statistic(row, kind, value, window)
-        limit = self.plan.limit(row, kind, level, window, value=value, sensor=sensor)
-        if level == 0:
-            # What fades was measured before; the value noted since may be another signal's.
-            shown = math.nan
+            kind = HIGH
+        measure = self._measure(known.row, kind, level, window)
+        # What fades was measured before; the value noted since may be another signal's.
+        value = value * measure.scale if level else math.nan
+        limit = (
+            measure.low if abs(value - measure.low) < abs(value - measure.high) else measure.high
+        )
+        if kind == ABSENCE and level:
+            limit = known.silent_s
         contributor = {
-            "sensor": sensor_id,
-            "quantity": quantity,
+            "sensor": known.id,
+            "quantity": known.quantity,
             "detector": KIND_NAMES[kind],
-            "value": plain(shown),
+            "value": plain(value),
             "limit": plain(limit),
-            "unit": unit,
+            "unit": measure.unit,
             "level": LEVEL_NAMES[level],
             "signal": round(percent / 100.0, 3),
             "fading": level == 0,
         }
-        if KIND_NAMES[kind] == "window":
-            first = int(self.plan.params["first_window"][row])
+        if kind == WINDOW:
+            first = int(self.plan.params["first_window"][known.row])
             contributor["window"] = self.plan.window_names[first + window]
         return contributor
 
-    def _sensor(self, sensor: int) -> tuple[str, str, bool, int]:
-        """Return a sensor's id, quantity, whether it alone measures it there, and its row."""
-        found = self._sensors.get(sensor)
+    def _measure(self, row: int, kind: int, level: int, window: int) -> Measure:
+        """Return how a signal's value and limit are shown; the same for a row, kind and level."""
+        key = (row, kind, level, window)
+        found = self._measures.get(key)
         if found is None:
-            if len(self._sensors) >= MOST_KNOWN:
-                self._sensors.clear()
-            catalog = self.plan.catalog
-            source = int(catalog.sensor_source[sensor])
-            peers = slice(*catalog.sensor_start[source : source + 2].tolist())
-            quantity = catalog.quantity[sensor]
-            found = (
-                catalog.sensor_id[sensor].as_py(),
-                catalog.quantities[int(quantity)],
-                int((catalog.quantity[peers] == quantity).sum()) == 1,
-                int(self.plan.row[sensor]),
+            one, unit = self.plan.statistic(row, kind, 1.0, window)
+            limits = {
+                side: self.plan.limit(row, kind, level, window, value=side) if level else math.nan
+                for side in (-math.inf, math.inf)
+            }
+            found = self._measures[key] = Measure(
+                scale=one, unit=unit, low=limits[-math.inf], high=limits[math.inf]
             )
-            self._sensors[sensor] = found
         return found
 
-    def _source(self, source: int) -> dict[str, Any]:
-        found = self._known.get(source)
-        if found is None:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            found = self._known[source] = self._read_source(source)
-        return found
-
-    def _read_source(self, source: int) -> dict[str, Any]:
+    def _learn(self, transitions: Array) -> None:
+        """Read what the catalog says of sources and sensors that are new here, a column at a time."""
         catalog = self.plan.catalog
-        text = {
-            key: getattr(catalog, key)[source].as_py()
+        origins = transitions["coupled_from"]
+        sources = np.union1d(transitions["source"], origins[origins >= 0])
+        sensors = np.unique(transitions["contributor"]["sensor"])
+        if len(self._known) + len(self._sensors) > MOST_KNOWN:
+            self._known.clear()
+            self._sensors.clear()
+        sources = np.array([i for i in sources.tolist() if i not in self._known], np.int64)
+        sensors = np.array(
+            [i for i in sensors.tolist() if i >= 0 and i not in self._sensors], np.int64
+        )
+        text = [
+            getattr(catalog, key).take(pa.array(sources)).to_pylist()
             for key in ("source_id", "name", "grid", "owner", "contact")
-        }
-        district = int(catalog.district[source])
-        district_name = catalog.districts[district] if district >= 0 else None
-        place = {
-            "name": text["name"],
-            "lon": float(catalog.lon[source]),
-            "lat": float(catalog.lat[source]),
-            "grid": text["grid"],
-            "district": district_name,
-        }
-        responsible = {"owner": text["owner"], "contact": text["contact"]}
-        named = text["name"] and text["name"] != text["source_id"]
-        who = f"{text['name']} ({text['source_id']})" if named else text["source_id"]
-        return {
-            "source": text["source_id"],
-            "who": f"{who}, {district_name}" if district_name else who,
-            "category": catalog.categories[int(catalog.category[source])],
-            "static_class": STATIC_CLASSES[int(catalog.static_class[source])],
-            "place": orjson.Fragment(orjson.dumps(place)),
-            "responsible": orjson.Fragment(orjson.dumps(responsible)),
-        }
+        ]
+        numbers = [
+            getattr(catalog, key)[sources].tolist()
+            for key in ("lon", "lat", "district", "category", "static_class")
+        ]
+        for source, *fields in zip(sources.tolist(), *text, *numbers, strict=True):
+            self._known[source] = self._describe_source(*fields)
+        quantities = catalog.quantity[sensors]
+        homes = catalog.sensor_source[sensors]
+        spans = zip(
+            catalog.sensor_start[homes].tolist(),
+            catalog.sensor_start[homes + 1].tolist(),
+            strict=True,
+        )
+        alone = [
+            np.count_nonzero(catalog.quantity[first:last] == quantity) == 1
+            for (first, last), quantity in zip(spans, quantities, strict=True)
+        ]
+        for sensor, name, quantity, one, row in zip(
+            sensors.tolist(),
+            catalog.sensor_id.take(pa.array(sensors)).to_pylist(),
+            quantities.tolist(),
+            alone,
+            self.plan.row[sensors].tolist(),
+            strict=True,
+        ):
+            what = catalog.quantities[quantity].replace("_", " ")
+            self._sensors[sensor] = Sensor(
+                id=name,
+                quantity=catalog.quantities[quantity],
+                what=what if one else f"{what} ({name})",
+                row=row,
+                silent_s=float(self.plan.absent_ms[sensor]) / 1000,
+            )
+
+    def _describe_source(
+        self,
+        source_id: str,
+        name: str | None,
+        grid: str | None,
+        owner: str | None,
+        contact: str | None,
+        lon: float,
+        lat: float,
+        district: int,
+        category: int,
+        static_class: int,
+    ) -> Source:
+        catalog = self.plan.catalog
+        in_district = catalog.districts[district] if district >= 0 else None
+        who = f"{name} ({source_id})" if name and name != source_id else source_id
+        place = {"name": name, "lon": lon, "lat": lat, "grid": grid, "district": in_district}
+        return Source(
+            id=source_id,
+            who=f"{who}, {in_district}" if in_district else who,
+            category=catalog.categories[category],
+            static_class=STATIC_CLASSES[static_class],
+            place=orjson.Fragment(orjson.dumps(place)),
+            responsible=orjson.Fragment(orjson.dumps({"owner": owner, "contact": contact})),
+        )

@@ -160,7 +160,7 @@ def report(summary: Summary) -> RenderableType:
     """Return the closing table."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
-    facts.add_column()
+    facts.add_column(overflow="fold")
     for name, text in _facts(summary):
         facts.add_row(name, text)
     return Group(facts, "", _alerts(summary)) if summary.alerts.n else facts

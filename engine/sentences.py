@@ -92,4 +92,4 @@ def sentence(
     if coupled is not None and transition != "clear":
         parts.append(f"influenced by {coupled['source']}")
     why = f": {'; '.join(parts)}" if parts else ""
-    return f"{start} at {time:%Y-%m-%d %H:%M:%S}, score {score:.0f}{why}."
+    return f"{start} at {time.isoformat(' ', 'seconds')[:19]}, score {score:.0f}{why}."

@@ -140,6 +140,14 @@ INCIDENTS = (
         strikes=(Struck("shop-63", "05:30", "07:30", "blue"),),
     ),
     Scene(
+        kind="small leak",
+        about="a gland weeps into a well for half the day, no more than sewers give elsewhere",
+        changes=(
+            Added("well-409-ch4", (("06:40", 0), ("09:30", 5.4), ("17:30", 5.8), ("18:30", 0))),
+        ),
+        strikes=(Struck("well-409", "06:40", "18:30", "blue"),),
+    ),
+    Scene(
         kind="sensor drifts",
         about="a gas detector's zero creeps upward all day",
         changes=(Added("shop-41-gas", (("07:00", 0), ("19:00", 8)), 0.0),),
@@ -178,6 +186,14 @@ INCIDENTS = (
         about="a smoke detector is soiled and says so",
         changes=(Faulty("shop-81-smoke", "10:30", "11:30"),),
         strikes=(Struck("shop-81", "10:30", "11:30", "blue"),),
+    ),
+    Scene(
+        kind="solvent vapour",
+        about="an open drum evaporates into the unit until someone closes it",
+        changes=(
+            Added("shop-53-gas", (("10:40", 0), ("11:30", 8.5), ("12:20", 9), ("12:50", 0))),
+        ),
+        strikes=(Struck("shop-53", "10:40", "12:50", "blue"),),
     ),
     Scene(
         kind="kitchen CO",

@@ -61,20 +61,20 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_methane_stands_at_yellow_before_most_crossings(measured: Any) -> None:
-    held_out = measured("methane_mine")["held out"]
-    assert held_out.events == 24
-    assert held_out.found >= 22
-    assert held_out.false_alarms <= 7
-    assert held_out.alarmed_share < 0.15  # an alarm that always stands would find all of them
+    rest = measured("methane_mine")["not tuned on"]
+    assert rest.events == 24
+    assert rest.found >= 22
+    assert rest.false_alarms <= 7
+    assert rest.alarmed_share < 0.15  # an alarm that always stands would find all of them
     assert measured("methane_mine")["all"].kinds["fresh crossing"].found >= 47
 
 
 def test_closings_of_the_valve_are_found_within_two_minutes(measured: Any) -> None:
-    held_out = measured("skab")["held out"]
-    assert held_out.events == 11
-    assert held_out.found >= 9
-    assert held_out.median_delay_s < 120
-    assert held_out.false_alarms <= 3
+    rest = measured("skab")["not tuned on"]
+    assert rest.events == 11
+    assert rest.found >= 9
+    assert rest.median_delay_s < 120
+    assert rest.false_alarms <= 3
 
 
 def test_the_fire_alarm_is_found_at_once_and_nothing_else_is(measured: Any) -> None:
@@ -85,19 +85,19 @@ def test_the_fire_alarm_is_found_at_once_and_nothing_else_is(measured: Any) -> N
 
 def test_attacks_on_the_network_are_found_after_a_quiet_year(measured: Any) -> None:
     rows = measured("batadal")
-    assert rows["tuned: no attacks"].false_alarms == 0
-    attacked = rows["held out: attacks"]
+    assert rows["tuned on: no attacks"].false_alarms == 0
+    attacked = rows["not tuned on: attacks"]
     assert attacked.events == 7
     assert attacked.found >= 5
     assert attacked.false_alarms <= 4
 
 
 def test_lockdowns_empty_the_streets(measured: Any) -> None:
-    held_out = measured("akl_pedestrians")["held out"]
-    assert held_out.kinds["lockdown"].events == 50
-    assert held_out.kinds["lockdown"].found >= 30
-    assert held_out.kinds["New Year's Eve"].found >= 35
-    assert held_out.false_per_day < 0.25
+    rest = measured("akl_pedestrians")["not tuned on"]
+    assert rest.kinds["lockdown"].events == 50
+    assert rest.kinds["lockdown"].found >= 30
+    assert rest.kinds["New Year's Eve"].found >= 35
+    assert rest.false_per_day < 0.25
 
 
 @pytest.mark.parametrize("name", ["skab", "batadal"])
