@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
@@ -40,7 +39,7 @@ MOST_KNOWN = 100_000
 
 def alert_id(source_id: str, episode_ms: int) -> str:
     """Return the identity of an episode: the same wherever and whenever it is found."""
-    return hashlib.blake2b(f"{source_id}\n{episode_ms}".encode(), digest_size=8).hexdigest()
+    return f"{source_id}@{episode_ms}"
 
 
 def plain(value: float) -> Any:
@@ -51,6 +50,29 @@ def plain(value: float) -> Any:
     return short if short == value else value
 
 
+class LocalClock:
+    """Writes event times as local ISO-8601, remembering the day, which changes seldom."""
+
+    def __init__(self, zone: timezone) -> None:
+        self._zone = zone
+        midnight = datetime.fromtimestamp(0, zone)
+        self._offset_ms = int(zone.utcoffset(midnight).total_seconds()) * 1000
+        self._suffix = midnight.isoformat()[19:]
+        self._day = -1
+        self._date = ""
+
+    def local(self, event_ms: int) -> str:
+        """Return ``2026-01-31T23:59:59.999+08:00``."""
+        day, ms = divmod(event_ms + self._offset_ms, 86_400_000)
+        if day != self._day:
+            self._day = day
+            self._date = datetime.fromtimestamp(event_ms / 1000, self._zone).date().isoformat()
+        s, ms = divmod(ms, 1000)
+        minutes, s = divmod(s, 60)
+        h, minutes = divmod(minutes, 60)
+        return f"{self._date}T{h:02}:{minutes:02}:{s:02}.{ms:03}{self._suffix}"
+
+
 class Measure(NamedTuple):
     """How the value and the limit of one kind of signal are shown."""
 
@@ -58,6 +80,9 @@ class Measure(NamedTuple):
     unit: str
     low: float
     high: float
+    shown_low: Any
+    shown_high: Any
+    window: str | None
 
 
 class Sensor(NamedTuple):
@@ -87,7 +112,7 @@ class AlertRecords:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.digest = plan.rules.digest
-        self.zone: timezone = plan.rules.time.zone()
+        self._clock = LocalClock(plan.rules.time.zone())
         self._known: dict[int, Source] = {}
         self._sensors: dict[int, Sensor] = {}
         self._measures: dict[tuple[int, int, int, int], Measure] = {}
@@ -127,9 +152,14 @@ class AlertRecords:
         rule_name = self.plan.rules.rules[rule].name if rule >= 0 else None
         coupled = None
         if coupled_from >= 0:
-            origin = self._known[coupled_from]
-            coupled = {"source": origin.id, "influence": round(coupled_percent, 1)}
-        time = datetime.fromtimestamp(event_ms / 1000, self.zone)
+            influence = round(coupled_percent, 1)
+            coupled = {"source": self._known[coupled_from].id, "influence": influence}
+        reasons = [] if kind == CLEAR else self._reasons(contributor, named)
+        if cause == BY_RULE:
+            reasons.insert(0, f"rule “{rule_name}”")
+        if coupled is not None and kind != CLEAR:
+            reasons.append(f"influenced by {coupled['source']}")
+        time = self._clock.local(event_ms)
         return {
             "alert_id": alert_id(known.id, episode_ms),
             "seq": seq,
@@ -138,8 +168,8 @@ class AlertRecords:
             "level_from": LEVEL_NAMES[level_from],
             "score": round(score, 1),
             "event_ms": event_ms,
-            "time": time.isoformat(timespec="milliseconds"),
-            "late": bool(late),
+            "time": time,
+            "late": late == 1,
             "episode_ms": episode_ms,
             "source": known.id,
             "category": known.category,
@@ -152,16 +182,7 @@ class AlertRecords:
             "place": known.place,
             "responsible": known.responsible,
             "rules": self.digest,
-            "text": sentence(
-                who=known.who,
-                transition=TRANSITION_NAMES[kind],
-                level=LEVEL_NAMES[level],
-                time=time,
-                score=score,
-                rule=rule_name if cause == BY_RULE else None,
-                reasons=[] if kind == CLEAR else self._reasons(contributor, named),
-                coupled=coupled,
-            ),
+            "text": sentence(known.who, kind, LEVEL_NAMES[level], time, score, reasons),
         }
 
     def _reasons(self, parts: list[tuple[Any, ...]], named: list[dict[str, Any]]) -> list[str]:
@@ -175,49 +196,47 @@ class AlertRecords:
     def _contributor(self, part: tuple[Any, ...]) -> dict[str, Any]:
         value, sensor, percent, kind, level, window = part[:6]
         known = self._sensors[sensor]
-        if kind >= N_KINDS:
-            kind = HIGH
-        measure = self._measure(known.row, kind, level, window)
+        key = (known.row, kind, level, window)
+        measure = self._measures.get(key) or self._measure(*key)
         # What fades was measured before; the value noted since may be another signal's.
         value = value * measure.scale if level else math.nan
-        limit = (
-            measure.low if abs(value - measure.low) < abs(value - measure.high) else measure.high
-        )
+        upper = abs(value - measure.high) <= abs(value - measure.low) or measure.low != measure.low
+        limit = measure.shown_high if upper else measure.shown_low
         if kind == ABSENCE and level:
             limit = known.silent_s
         contributor = {
             "sensor": known.id,
             "quantity": known.quantity,
-            "detector": KIND_NAMES[kind],
+            "detector": KIND_NAMES[kind if kind < N_KINDS else HIGH],
             "value": plain(value),
-            "limit": plain(limit),
+            "limit": limit,
             "unit": measure.unit,
             "level": LEVEL_NAMES[level],
             "signal": round(percent / 100.0, 3),
             "fading": level == 0,
         }
-        if kind == WINDOW:
-            first = int(self.plan.params["first_window"][known.row])
-            contributor["window"] = self.plan.window_names[first + window]
+        if measure.window is not None:
+            contributor["window"] = measure.window
         return contributor
 
     def _measure(self, row: int, kind: int, level: int, window: int) -> Measure:
         """Return how a signal's value and limit are shown; the same for a row, kind and level."""
-        key = (row, kind, level, window)
-        found = self._measures.get(key)
-        if found is None:
-            one, unit = self.plan.statistic(row, kind, 1.0, window)
-            limits = {
-                side: self.plan.limit(row, kind, level, window, value=side) if level else math.nan
-                for side in (-math.inf, math.inf)
-            }
-            found = self._measures[key] = Measure(
-                scale=one, unit=unit, low=limits[-math.inf], high=limits[math.inf]
-            )
-        return found
+        plan = self.plan
+        shown_kind = kind if kind < N_KINDS else HIGH
+        scale, unit = plan.statistic(row, shown_kind, 1.0, window)
+        low, high = (
+            plan.limit(row, shown_kind, level, window, value=side) if level else math.nan
+            for side in (-math.inf, math.inf)
+        )
+        name = None
+        if kind == WINDOW:
+            name = plan.window_names[int(plan.params["first_window"][row]) + window]
+        measure = Measure(scale, unit, low, high, plain(low), plain(high), name)
+        self._measures[row, kind, level, window] = measure
+        return measure
 
     def _learn(self, transitions: Array) -> None:
-        """Read what the catalog says of sources and sensors that are new here, a column at a time."""
+        """Read what the catalog says of new sources and sensors, a column at a time."""
         catalog = self.plan.catalog
         origins = transitions["coupled_from"]
         sources = np.union1d(transitions["source"], origins[origins >= 0])

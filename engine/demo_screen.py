@@ -40,7 +40,6 @@ class Row:
     level: str
     score: float
     name: str
-    district: str
     since: str
     why: str
 

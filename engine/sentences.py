@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
+from kernels.layout import DE_ESCALATE, ESCALATE, RAISE
+
 _SIZED = ("fall", "deviation", "drift")
-_BEGINNINGS = {
-    "raise": "{who}: {level} alert",
-    "escalate": "{who}: raised to {level}",
-    "de-escalate": "{who}: lowered to {level}",
-    "clear": "{who}: cleared",
-}
 
 
 def number(value: float | None) -> str:
@@ -74,22 +69,16 @@ def describe(what: str, part: dict[str, Any]) -> str:
 
 
 def sentence(
-    *,
-    who: str,
-    transition: str,
-    level: str,
-    time: datetime,
-    score: float,
-    rule: str | None,
-    reasons: list[str],
-    coupled: dict[str, Any] | None,
+    who: str, transition: int, level: str, time: str, score: float, reasons: list[str]
 ) -> str:
-    """Return the whole sentence."""
-    start = _BEGINNINGS[transition].format(who=who, level=level)
-    parts = [*reasons]
-    if rule is not None:
-        parts.insert(0, f"rule “{rule}”")
-    if coupled is not None and transition != "clear":
-        parts.append(f"influenced by {coupled['source']}")
-    why = f": {'; '.join(parts)}" if parts else ""
-    return f"{start} at {time.isoformat(' ', 'seconds')[:19]}, score {score:.0f}{why}."
+    """Return the whole sentence; ``transition`` as in ``kernels.layout``, ``time`` ISO-8601."""
+    if transition == RAISE:
+        start = f"{who}: {level} alert"
+    elif transition == ESCALATE:
+        start = f"{who}: raised to {level}"
+    elif transition == DE_ESCALATE:
+        start = f"{who}: lowered to {level}"
+    else:
+        start = f"{who}: cleared"
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    return f"{start} at {time[:10]} {time[11:19]}, score {score:.0f}{why}."

@@ -18,7 +18,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.simulate_city import City, Sensor, build_city
-from engine.simulate_feed import STRANGER, Rows, arriving, clock_of, in_arrival_order, joined, strays
+from engine.simulate_feed import (
+    STRANGER,
+    Rows,
+    arriving,
+    clock_of,
+    in_arrival_order,
+    joined,
+    strays,
+)
 from engine.simulate_script import Added, Burst, Faulty, Held, Silent, changes_of, truth_rows
 from engine.simulate_signals import (
     NORMAL,

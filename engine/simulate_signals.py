@@ -201,4 +201,3 @@ def as_read(quantity: str, values: Values) -> Values:
     """Return what the instrument shows: whole steps, nothing below zero."""
     steps = _STEPS_A_UNIT[quantity]
     return np.maximum(np.rint(values * steps), 0.0) / steps
-

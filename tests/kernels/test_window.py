@@ -131,16 +131,15 @@ def test_gap_of_months_empties_the_window():
 
 
 def test_full_pane_takes_no_more_and_never_wraps():
-    plan = one_sensor_plan(
-        params_row(), [window_row(aggregate=COUNT, high=[MAX_PANE_N, *NONE[1:]])]
-    )
-    line = Line(plan)
+    window = window_row(aggregate=COUNT, high=[MAX_PANE_N, np.inf, np.inf, MAX_PANE_N + 1])
+    line = Line(one_sensor_plan(params_row(), [window]))
     records = [Record(0, NOON_MS + i, float(i)) for i in range(4)]
     line.detect_all(records[:1])
-    (lane,) = np.flatnonzero(line.state.panes["count"][0])
-    line.state.panes["count"][0, lane] = MAX_PANE_N - 1
+    counts = line.state.rings["count"]
+    (filled,) = np.argwhere(counts == 1)
+    counts[tuple(filled)] = MAX_PANE_N - 1
     assert levels_of(line, records[1:], WINDOW) == [1, 1, 1]
-    assert line.state.panes["count"][0, lane] == MAX_PANE_N
+    assert counts[tuple(filled)] == MAX_PANE_N
 
 
 AGGREGATES = {

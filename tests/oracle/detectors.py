@@ -33,14 +33,15 @@ from kernels.layout import (
     SUM,
     WINDOW,
 )
+from tests.oracle.memory import Bin, Latch, Pane, Window
 from tests.oracle.numbers import f32, f32_down, f32_up, older_by
 
 if TYPE_CHECKING:
-    from tests.oracle.sensor import Bin, Latch, Sensor, Window
+    from tests.oracle.sensor import Sensor
 
 MAX_COUNT = 65_535
 """A count of repeats in 16 bits."""
-MAX_PANE_N = 1 << 27
+MAX_PANE_N = 65_535
 """A pane that holds so many readings is full."""
 MAX_RUN = 255
 """A count of consecutive readings in 8 bits."""
@@ -207,7 +208,7 @@ def _judge_deviation(sensor: Sensor, row: SimpleNamespace, r: float, s: float, t
     if before == 0 and sensor.n_deviation < row.deviation_confirm_n:
         return
     rise_outside_refractory(sensor, row, DEVIATION, ladder(abs(r), raise_at, keep_at, before), t)
-    sensor.statistic[DEVIATION] = abs(r) / s
+    sensor.statistic[DEVIATION] = r / s
 
 
 def detect_drift(sensor: Sensor, row: SimpleNamespace, c: float, s: float, t: int) -> None:
@@ -215,7 +216,8 @@ def detect_drift(sensor: Sensor, row: SimpleNamespace, c: float, s: float, t: in
     cap = row.drift_cap * s
     sensor.above = f32(min(cap, max(0.0, sensor.above + c - row.allowance * s)))
     sensor.below = f32(min(cap, max(0.0, sensor.below - c - row.allowance * s)))
-    larger = max(sensor.above, sensor.below)
+    upward = sensor.above >= sensor.below
+    larger = sensor.above if upward else sensor.below
     level = ladder(
         larger,
         [limit * s for limit in row.drift],
@@ -223,7 +225,7 @@ def detect_drift(sensor: Sensor, row: SimpleNamespace, c: float, s: float, t: in
         sensor.level[DRIFT],
     )
     rise_outside_refractory(sensor, row, DRIFT, level, t)
-    sensor.statistic[DRIFT] = larger / s
+    sensor.statistic[DRIFT] = (larger if upward else -larger) / s
 
 
 def _learn(
@@ -269,60 +271,53 @@ def detect_windows(
 
 
 def _enter_pane(window: Window, params: SimpleNamespace, v: float, t: int) -> None:
-    """Panes are kept by their number since the epoch: {number: (count, mean, m2, low, high)}."""
+    """Panes go by their number since the epoch; each holds what any aggregate could ask."""
     number = t // params.pane_ms
-    newest = max(window.panes, default=number)
-    if number <= newest - params.n_panes:
+    if number > window.newest:
+        window.place = (window.place + min(number - window.newest, N_PANES)) % N_PANES
+        window.newest = number
+    oldest = window.newest - params.n_panes + 1
+    window.panes = {p: pane for p, pane in window.panes.items() if p >= oldest}
+    if number < oldest or (number in window.panes and window.panes[number].count == MAX_PANE_N):
         return
-    newest = max(newest, number)
-    window.panes = {p: held for p, held in window.panes.items() if p > newest - params.n_panes}
-    if not window.panes:
-        window.reference = v
-    x = v - window.reference
-    count, mean, m2, low, high = window.panes.get(number, (0, x, 0.0, math.inf, -math.inf))
-    if count == MAX_PANE_N:
-        return
-    delta = x - mean
-    new_mean = f32(mean + delta / (count + 1))
-    window.panes[number] = (
-        count + 1,
-        new_mean,
-        f32(m2 + delta * (x - new_mean)),
-        min(low, f32_down(x)),
-        max(high, f32_up(x)),
-    )
+    if abs(v - window.reference) > 1 + N_PANES * abs(window.reference):
+        _refer(window, v)
+    _enter(window.panes.setdefault(number, Pane()), v - window.reference)
 
 
-def _place(number: int) -> int:
-    """Return a pane's place in the ring; panes count from 1 at the epoch."""
-    return (number + 1) % N_PANES
+def _refer(window: Window, v: float) -> None:
+    """Move the reference to where the signal is; what the panes hold moves along."""
+    moved = window.reference - f32(v)
+    window.reference = f32(v)
+    for pane in window.panes.values():
+        pane.total = f32(pane.total + pane.count * moved)
+        pane.mean = f32(pane.mean + moved)
+        pane.low = f32(pane.low + moved)
+        pane.high = f32(pane.high + moved)
 
 
-def _sum_of_means(panes: dict[int, tuple[int, float, float, float, float]]) -> float:
-    """Add count × mean up pairwise, by place: those 4 apart, then 2, then 1; the newest's last."""
-    products = [0.0] * N_PANES
-    for number, pane in panes.items():
-        products[_place(number)] = pane[0] * pane[1]
-    newest = _place(max(panes))
-    last, products[newest] = products[newest], 0.0
-    while len(products) > 1:
-        half = len(products) // 2
-        products = [a + b for a, b in zip(products[:half], products[half:], strict=True)]
-    return products[0] + last
+def _enter(pane: Pane, x: float) -> None:
+    """Take one value, relative to the reference."""
+    before = pane.mean if pane.count else x
+    pane.count += 1
+    pane.total = f32(pane.total + x)
+    pane.mean = f32(before + (x - before) / pane.count)
+    pane.m2 = f32(pane.m2 + (x - before) * (x - pane.mean))  # Welford 1962
+    pane.low = min(pane.low, f32_down(x))
+    pane.high = max(pane.high, f32_up(x))
 
 
 def _judge_window(window: Window, params: SimpleNamespace) -> None:
-    panes = list(window.panes.values())
-    n = sum(pane[0] for pane in panes)
-    total = _sum_of_means(window.panes)
-    mean = total / n
-    m2 = 0.0
-    for _, pane in sorted(window.panes.items(), key=lambda item: _place(item[0])):
-        m2 += pane[2] + pane[0] * ((pane[1] - mean) * (pane[1] - mean))
-    low = min(pane[3] for pane in panes)
-    high = max(pane[4] for pane in panes)
+    places = {(window.place - window.newest + p) % N_PANES: p for p in window.panes}
+    panes = [window.panes[places[place]] for place in sorted(places)]
+    n = sum(pane.count for pane in panes)
+    total = sum(pane.total for pane in panes)
+    mean = sum(pane.count * pane.mean for pane in panes) / n
+    # Chan, Golub & LeVeque 1982, for all panes at once
+    m2 = sum(pane.m2 + pane.count * ((pane.mean - mean) * (pane.mean - mean)) for pane in panes)
+    low, high = min(pane.low for pane in panes), max(pane.high for pane in panes)
     window.aggregate = {
-        MEAN: window.reference + mean,
+        MEAN: window.reference + total / n,
         MINIMUM: window.reference + low,
         MAXIMUM: window.reference + high,
         STD: math.sqrt(m2 / n),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 from kernels.layout import (
@@ -34,35 +34,8 @@ from tests.oracle.detectors import (
     detect_windows,
     move_anchor,
 )
+from tests.oracle.memory import Bin, Latch, Window
 from tests.oracle.numbers import f32, older_by
-
-
-@dataclass
-class Latch:
-    """One limit of one side; the timer of its pending change, or None if none is pending."""
-
-    closed: bool = False
-    age_ms: int | None = None
-
-
-@dataclass
-class Bin:
-    """One time of day (or of week) of a seasonal profile."""
-
-    mean: float = 0.0
-    deviation: float = 0.0
-    n: int = 0
-
-
-@dataclass
-class Window:
-    """Panes by their number since the epoch; levels of the two ladders."""
-
-    panes: dict[int, tuple[int, float, float, float, float]] = field(default_factory=dict)
-    reference: float = 0.0
-    level_high: int = 0
-    level_low: int = 0
-    aggregate: float = 0.0
 
 
 @dataclass(frozen=True)
