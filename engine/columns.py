@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine import zones
 from engine.adapters import UNITS_MS, TimeKeys
+from engine.arrow_views import bits, nulls, texts, view
 
 _FAR_MS = 1 << 62
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -39,9 +40,11 @@ class Times(NamedTuple):
 
 def numbers(array: pa.Array, dtype: Any) -> NDArray[Any]:
     """Return a primitive column; nulls become NaN, or 0 where the type has no NaN."""
+    column = view(array).astype(dtype, copy=False)
     if array.null_count:
-        array = array.fill_null(float("nan") if pa.types.is_floating(array.type) else 0)
-    return array.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+        column = column.copy()
+        column[nulls(array)] = np.nan if np.issubdtype(dtype, np.floating) else 0
+    return column
 
 
 def values(array: pa.Array) -> NDArray[np.float64]:
@@ -57,11 +60,6 @@ def values(array: pa.Array) -> NDArray[np.float64]:
         return _spelt_numbers(array)
     elif not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise ValueError(f"must hold numbers, not {kind}")
-    if array.null_count and not pa.types.is_floating(array.type):
-        bad = array.is_null().to_numpy(zero_copy_only=False)
-        column = numbers(array, np.float64)
-        column[bad] = np.nan
-        return column
     return numbers(array, np.float64)
 
 
@@ -101,12 +99,12 @@ def qualities(array: pa.Array, good: tuple[int | str, ...] = (0,)) -> NDArray[np
         whole = np.clip(np.where(absent, 0, grade), -1, 1 << 40).astype(np.int64)
         return qualities(pa.array(whole, mask=absent), good)
     elif is_text(kind):
-        spelt = pa.array([str(each) for each in good], kind)
-        column = (~pc.is_in(array, value_set=spelt).to_numpy(zero_copy_only=False)).astype(np.uint8)
+        spelt = texts([str(each) for each in good]).cast(kind)
+        column = (~bits(pc.is_in(array, value_set=spelt))).astype(np.uint8)
     else:
         raise ValueError(f"must hold numbers or text, not {kind}")
     if array.null_count:
-        column[array.is_null().to_numpy(zero_copy_only=False)] = 0
+        column[nulls(array)] = 0
     return column
 
 
@@ -131,7 +129,7 @@ class Clock:
         kind = array.type
         missing = None
         if array.null_count:
-            missing = array.is_null().to_numpy(zero_copy_only=False)
+            missing = nulls(array)
         if pa.types.is_timestamp(kind) and self.start_ms is None:
             return Times(self._stamps(array), missing)
         if pa.types.is_date(kind) and self.start_ms is None:
@@ -160,15 +158,17 @@ class Clock:
             raise ValueError(f"must hold text for the format {self.format!r}, not {array.type}")
         if pa.types.is_integer(array.type):
             if pa.types.is_uint64(array.type):
-                array = pc.min_element_wise(array, pa.scalar((1 << 63) - 1, pa.uint64()))
-            event_ms = scaled(numbers(array, np.int64), unit)
+                count = np.minimum(numbers(array, np.uint64), (1 << 63) - 1).astype(np.int64)
+            else:
+                count = numbers(array, np.int64)
+            event_ms = scaled(count, unit)
         else:
-            count = values(array)
-            gone = np.isnan(count)
+            amount = values(array)
+            gone = np.isnan(amount)
             if gone.any():
                 missing = gone if missing is None else missing | gone
-                count = np.where(gone, 0.0, count)
-            exact = count * 1000.0 / _PER_SECOND[unit]
+                amount = np.where(gone, 0.0, amount)
+            exact = amount * 1000.0 / _PER_SECOND[unit]
             event_ms = np.rint(np.clip(exact, -float(_FAR_MS), float(_FAR_MS))).astype(np.int64)
         if self.start_ms is not None:
             event_ms = np.clip(event_ms, -_FAR_MS, _FAR_MS) + self.start_ms
@@ -202,7 +202,7 @@ class Clock:
         """Read what Arrow can't: nine digits of a second, mixed zones, numbers as text."""
         encoded = array.dictionary_encode()
         known = np.zeros(len(encoded.dictionary) + 1, np.int64)
-        indices = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy()
+        indices = np.where(nulls(array), len(encoded.dictionary), view(encoded.indices))
         for place, text in enumerate(encoded.dictionary.to_pylist()):
             try:
                 known[place] = self._read(text)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.arrow_checks import check_batch
+from engine.arrow_views import mask, nulls, texts
 from engine.columns import is_text, numbers, qualities, scaled, values
 from engine.readings import Readings
 from engine.sensor_ids import CATALOG_KEY, outside
@@ -182,10 +183,10 @@ def _decode_batch(
 ) -> Readings:
     time = batch.column("event_ms")
     if time.null_count:
-        missing = time.is_null().to_numpy(zero_copy_only=False)
+        missing = nulls(time)
         rows = (first_row + np.flatnonzero(missing)).tolist()
         _list(rejects, (Reject("no_time", "event_ms is null", row) for row in rows), len(rows))
-        batch = batch.filter(pa.array(~missing))
+        batch = batch.filter(mask(~missing))
         time = batch.column("event_ms")
     event_ms = _event_ms(time)
     with_value = batch.column("value")
@@ -194,7 +195,9 @@ def _decode_batch(
     value = values(with_value)
     sensor = batch.column("sensor")
     if dense:
-        index = numbers(sensor.fill_null(UNKNOWN) if sensor.null_count else sensor, np.int32)
+        index = numbers(sensor, np.int32)
+        if sensor.null_count:
+            index = np.where(nulls(sensor), np.int32(UNKNOWN), index)
         wrong = outside(index, value, catalog.n_sensors, catalog.n_sources)
         if wrong is not None:
             index = np.where(wrong, np.int32(UNKNOWN), index)
@@ -292,7 +295,7 @@ def _regular(rows: list[Any], catalog: Any) -> Readings:
     quality = [_quality_of(row) for row in rows]
     value = np.array(found, np.float64)
     return Readings(
-        _resolved(pa.array(ids, pa.string()), catalog),
+        _resolved(texts(ids), catalog),
         np.array(event_ms, np.int64),
         value,
         np.array(quality, np.uint8),
@@ -312,7 +315,7 @@ def _row_by_row(rows: list[Any], catalog: Any, rejects: list[Reject]) -> Reading
         return _none()
     ids, event_ms, value, quality = zip(*kept, strict=True)
     return Readings(
-        _resolved(pa.array(ids, pa.string()), catalog),
+        _resolved(texts(ids), catalog),
         np.array(event_ms, np.int64),
         np.array(value, np.float64),
         np.array(quality, np.uint8),

@@ -1,4 +1,4 @@
-"""`tocsin demo`: the generated day through the real line, watched live, then held against its truth.
+"""`tocsin demo`: the generated day through the real line, watched, then held against its truth.
 
 On a terminal the day is slowed down so that people can follow it; in a pipe it runs as fast as it
 reads. The alert log is the same.
@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 from rich.console import Console
 
-from engine.demo_report import Outcome, report
-from engine.demo_screen import Frame, Row, Screen
+from engine.demo_report import Outcome, print_report
+from engine.demo_screen import FRAMES_A_SECOND, Frame, Row, Screen
 from engine.errors import InputError, OutputError
 from engine.replay import BATCH, Job, Progress, Replay
 from engine.replay_cli import INTERRUPTED, prepared, stopping
@@ -34,7 +34,7 @@ LEVEL = "blue"
 """An incident counts as found when its source comes to this level."""
 _READINGS_A_SECOND = 7.7
 """Of event time, in the generated day: sizes the batches so that each is a small step in time."""
-_STEP_S = 0.04
+_STEP_S = 1 / FRAMES_A_SECOND
 _NAP_S = 0.05
 _PIPE_WIDTH = 100
 
@@ -65,7 +65,7 @@ def run(speed: float | None, as_json: bool, out: Path) -> int:
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(outcome.as_dict(), option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        stdout.print(report(outcome, stdout.width))
+        print_report(outcome, stdout)
     return INTERRUPTED if summary.interrupted else 0
 
 
@@ -112,9 +112,11 @@ class Show:
         )
 
     def _on_alerts(self, records: list[bytes]) -> None:
+        begun_s = time.perf_counter()
         self.records += records
         if self.screen is not None:
             self.screen.note(records)
+        self.waited_s += time.perf_counter() - begun_s
 
     @property
     def event_ms(self) -> int:

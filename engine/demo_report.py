@@ -1,4 +1,4 @@
-"""What `tocsin demo` says at the end: incidents against the truth, alarms, speed, what to try next."""
+"""What `tocsin demo` says at the end: incidents against the truth, alarms, speed, what to try."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from engine.replay_cli import LEVEL_STYLES, duration, short
 from engine.summary import Summary
-from engine.truth import Detection, Score
-from kernels.layout import LEVEL_NAMES, TRANSITION_NAMES
+from engine.truth import Detection, Episode, Incident, Score
+from kernels.layout import LEVEL_NAMES
 
 _TWO_COLUMNS_FROM = 96
 
@@ -52,6 +52,10 @@ class Outcome:
             found.setdefault(each.incident.kind, []).append(each)
         return found
 
+    def is_over(self, incident: Incident) -> bool:
+        """Whether the replay got past an incident, so that it can be said to be missed."""
+        return incident.end_ms <= self.reached.timestamp() * 1000 or not self.summary.interrupted
+
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as plain JSON values."""
         return {
@@ -67,8 +71,17 @@ class Outcome:
         }
 
 
+def print_report(outcome: Outcome, console: Console) -> None:
+    """Print the closing report."""
+    console.print(report(outcome, console.width))
+    console.print(Text("\nTry next", style="bold"))
+    for command in commands(outcome):
+        # commands are not wrapped: they are copied
+        console.print(f"  {command}", markup=False, soft_wrap=True)
+
+
 def report(outcome: Outcome, width: int) -> RenderableType:
-    """Return the closing report for a width in cells."""
+    """Return the report for a width in cells."""
     summary = outcome.summary
     if summary.interrupted:
         head = f"Interrupted at {outcome.reached:%H:%M:%S} of the day."
@@ -81,13 +94,11 @@ def report(outcome: Outcome, width: int) -> RenderableType:
         _incidents(outcome, width),
         Text(),
         _facts(outcome),
-        Text(),
-        *_next(outcome),
     )
 
 
 def _incidents(outcome: Outcome, width: int) -> RenderableType:
-    rows = [_incident_cells(kind, found) for kind, found in outcome.incidents().items()]
+    rows = [_incident_cells(outcome, kind, found) for kind, found in outcome.incidents().items()]
     if not rows:
         return Text("  none had begun", style="dim")
     half = (len(rows) + 1) // 2
@@ -95,11 +106,11 @@ def _incidents(outcome: Outcome, width: int) -> RenderableType:
     grid = Table.grid(padding=(0, 3))
     tables = []
     for part in parts:
-        table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-        table.add_column("incident", no_wrap=True, min_width=20)
-        table.add_column("sources", justify="right", no_wrap=True)
-        table.add_column("level", no_wrap=True, min_width=6)
-        table.add_column("found after", justify="right", no_wrap=True, min_width=11)
+        table = Table(box=None, padding=(0, 0, 0, 1), pad_edge=False, header_style="dim")
+        table.add_column("incident", no_wrap=True, width=20)
+        table.add_column("sources", no_wrap=True, width=8)
+        table.add_column("level", no_wrap=True, width=6)
+        table.add_column("after", justify="right", no_wrap=True, width=11)
         for cells in part:
             table.add_row(*cells)
         tables.append(table)
@@ -108,14 +119,17 @@ def _incidents(outcome: Outcome, width: int) -> RenderableType:
     return grid
 
 
-def _incident_cells(kind: str, found: list[Detection]) -> tuple[Text, ...]:
+def _incident_cells(outcome: Outcome, kind: str, found: list[Detection]) -> tuple[Text, ...]:
     delays = [each.delay_ms for each in found if each.delay_ms is not None]
     peak = max((each.peak for each in found if each.found), key=LEVEL_NAMES.index, default=None)
+    over = all(outcome.is_over(each.incident) for each in found)
     return (
         Text(kind, style="" if delays else "bold"),
         Text(f"{len(delays)} of {len(found)}"),
         Text(peak or "none", style=LEVEL_STYLES[peak] if peak else "dim"),
-        Text(duration(min(delays) / 1000)) if delays else Text("missed", style="bold"),
+        Text(duration(min(delays) / 1000))
+        if delays
+        else Text("missed" if over else "not yet", style="bold"),
     )
 
 
@@ -139,9 +153,11 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
         f"{n_found} of {_count(len(incidents), 'incident')}, at {len(result.found)} of "
         f"{_count(len(result.detections), 'source')} that they struck{median}",
     )
+    for missed in filter(outcome.is_over, result.missed):
+        name = outcome.names.get(missed.source, missed.source)
+        yield "missed", f"{missed.kind} at {name}: {missed.about}"
     alarms = [
-        f"{outcome.names.get(each.source, each.source)} "
-        f"{datetime.fromtimestamp(each.start_ms / 1000, outcome.reached.tzinfo):%H:%M} {each.peak}"
+        f"{outcome.names.get(each.source, each.source)} ({each.peak}, {_clock(outcome, each)})"
         for each in result.false
     ]
     yield "false alarms", f"{len(alarms)}: {', '.join(alarms)}" if alarms else "none"
@@ -156,6 +172,10 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
         yield "alert log", shown_path(Path(summary.output))
 
 
+def _clock(outcome: Outcome, episode: Episode) -> str:
+    return f"{datetime.fromtimestamp(episode.start_ms / 1000, outcome.reached.tzinfo):%H:%M}"
+
+
 def _alerts(summary: Summary) -> str:
     raised = summary.alerts.by_level("raise"), summary.alerts.by_level("escalate")
     levels = [
@@ -164,8 +184,8 @@ def _alerts(summary: Summary) -> str:
         if (n := sum(each.get(level, 0) for each in raised))
     ]
     lower = [
-        f"{name} {n:,}"
-        for name in TRANSITION_NAMES[2:]
+        f"{word} {n:,}"
+        for word, name in (("lowered", "de-escalate"), ("cleared", "clear"))
         if (n := sum(summary.alerts.by_level(name).values()))
     ]
     parts = [f"raised to {', '.join(levels)}" if levels else "", ", ".join(lower)]
@@ -178,16 +198,13 @@ def _rejects(summary: Summary) -> Iterator[str]:
         yield f"{name.replace('_', ' ')} {n:,}"
 
 
-def _next(outcome: Outcome) -> Iterator[Text]:
+def commands(outcome: Outcome) -> Iterator[str]:
+    """Yield what to type next."""
     catalog, rules = shown_path(outcome.catalog), shown_path(outcome.rules)
-    yield Text("Try next", style="bold")
-    for command in (
-        f"tocsin rules check {rules}",
-        f"tocsin catalog show {catalog}",
-        f"tocsin replay --catalog {catalog} --rules {rules} {shown_path(outcome.readings)}",
-    ):
-        # commands are not wrapped: they are copied
-        yield Text(f"  {command}", no_wrap=True, overflow="ignore")
+    yield f"tocsin rules check {rules}"
+    yield f"tocsin catalog show {catalog}"
+    replay = f"tocsin replay --catalog {catalog} --rules {rules}"
+    yield f"{replay} {shown_path(outcome.readings)}"
 
 
 def _count(n: int, word: str) -> str:

@@ -20,14 +20,14 @@ from rich.live import Live
 from rich.text import Text
 
 from engine.replay_cli import LEVEL_STYLES, short
-from engine.sentences import describe
+from engine.sentences import describe, number
 
 FRAMES_A_SECOND = 12
 MOST_ALERTS = 40
 """Alerts that the screen remembers; it shows the newest."""
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
 _HEAD, _HEADINGS = 3, 4
-_STYLES = {**LEVEL_STYLES, "normal": "green"}
+_STYLES = {**LEVEL_STYLES, "blue": "bright_blue", "normal": "green"}
 _LEVEL_WIDTH = 6
 _BAR = 10
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -98,8 +98,8 @@ def lines_of(frame: Frame, width: int, height: int) -> list[Text]:
 
 def _head(frame: Frame, width: int) -> list[Text]:
     title = Text("Tocsin", style="bold")
-    title.append("  a generated city day", style="dim")
-    clock = Text(f"{frame.day}  ", style="dim").append(frame.clock, style="bold")
+    title.append("  a generated city day", style="dim not bold")
+    clock = Text(f"{frame.day}  ", style="dim").append(frame.clock, style="bold not dim")
     times = Text(f"{frame.readings:>7,} readings", style="dim")
     times.append(f"   {short(frame.readings_per_s):>7} a second in the line")
     times.append(f"   shown ×{frame.times:,.0f}", style="dim")
@@ -168,15 +168,16 @@ def _alert_lines(alert: Alert, width: int) -> list[Text]:
 
 
 def _broken(text: str, width: int) -> tuple[str, str]:
-    """Break a text at a blank into two lines; what does not fit ends in an ellipsis at a word."""
+    """Break a text at a blank into two lines; what does not fit ends at a clause, or at a word."""
     if cell_len(text) <= width:
         return text, ""
     at = text.rfind(" ", 0, width + 1)
     at = at if at > 0 else width
     first, rest = text[:at].rstrip(), text[at:].lstrip()
     if cell_len(rest) > width:
-        cut = rest.rfind(" ", 0, width)
-        rest = rest[: cut if cut > 0 else width - 1].rstrip(" ;,:") + "…"
+        clause, word = rest.rfind("; ", 0, width), rest.rfind(" ", 0, width)
+        cut = clause if clause > width // 3 else word if word > 0 else width - 1
+        rest = rest[:cut].rstrip(" ;,:") + "…"
     return first, rest
 
 
@@ -187,14 +188,24 @@ def alert_of(record: dict[str, Any], zone: tzinfo) -> Alert:
     return Alert(f"{moment:%H:%M:%S}", record["level"], text)
 
 
-def why(record: dict[str, Any]) -> str:
-    """Return in a few words what an alert record is about."""
+def why(record: dict[str, Any]) -> str | None:
+    """Return in a few words what keeps a source up; None if a record says only what was."""
     if record["cause"] == "rule" and record["rule"] is not None:
         return f"rule “{record['rule']}”"
-    for part in record["contributors"]:
-        return describe(part["quantity"].replace("_", " "), part)
-    coupled = record["coupled_from"]
-    return "" if coupled is None else f"influenced by {coupled['source']}"
+    leading = record["contributors"][0] if record["contributors"] else None
+    if leading is None:
+        coupled = record["coupled_from"]
+        return None if coupled is None else f"influenced by {coupled['source']}"
+    if leading["fading"]:
+        return None
+    what = leading["quantity"].replace("_", " ")
+    sign = {"high": "≥", "low": "≤"}.get(leading["detector"])
+    if sign is None or leading["value"] is None or leading["limit"] is None:
+        return describe(what, {**leading, "limit": None})
+    beyond = leading["value"] >= leading["limit"]
+    held = beyond == (sign == "≥") or leading["value"] == leading["limit"]
+    limit = f" {sign} {number(leading['limit'])}" if held else ""
+    return f"{what} {number(leading['value'])} {leading['unit']}".rstrip() + limit
 
 
 class Screen:
@@ -224,9 +235,7 @@ class Screen:
             alert = alert_of(record, self._zone)
             self.alerts.append(alert)
             begun = datetime.fromtimestamp(record["episode_ms"] / 1000, self._zone)
-            before = self.reasons.get(record["source"])
-            upward = record["transition"] in ("raise", "escalate")
-            reason = why(record) if upward or before is None else before[1]
+            reason = why(record) or self.reasons.get(record["source"], ("", ""))[1]
             self.reasons[record["source"]] = (f"{begun:%H:%M}", reason)
 
     def draw(self, frame: Callable[[], Frame], *, now: bool = False) -> None:

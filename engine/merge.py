@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.arrow_views import view
 from engine.errors import OutputError
 from engine.readings import Readings
 
@@ -255,5 +256,5 @@ def _spilt(path: Path) -> Iterator[Chunk]:
     with pa.OSFile(str(path)) as source:
         reader = pa.ipc.open_file(source)
         for place in range(reader.num_record_batches):
-            columns = [column.to_numpy() for column in reader.get_batch(place)]
+            columns = [view(column) for column in reader.get_batch(place)]
             yield Chunk(columns[0], Readings(*columns[2:]), columns[1])

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine import adapters, zones
+from engine.arrow_views import texts
 from engine.errors import InputError, SnapshotError
 from engine.history import History, Span, Weaver
 from engine.readings import Readings
@@ -150,7 +150,7 @@ class Replay:
         weaver = Weaver(iter([one]), tick_ms=1, jump_ms=0, n=1)
         list(weaver.batches())
         weaver.ending()
-        self._catalog.resolver().resolve(pa.array(["a sensor of no catalog"]))
+        self._catalog.resolver().resolve(texts(["a sensor of no catalog"]))
         return self._clock() - begun
 
     def run(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from engine.arrow_views import mask, nulls, texts, view
 from engine.columns import is_text, numbers
 from kernels.layout import ACKNOWLEDGE, UNKNOWN
 
@@ -52,10 +53,12 @@ class SensorIds:
 
     def dense(self, array: pa.Array, value: NDArray[np.float64]) -> NDArray[np.int32]:
         """Return indices that are dense already; what is out of bounds is unknown."""
-        index = numbers(array.fill_null(UNKNOWN), np.int32)
+        index = numbers(array, np.int32)
+        if array.null_count:
+            index = np.where(nulls(array), np.int32(UNKNOWN), index)
         wrong = outside(index, value, self._catalog.n_sensors, self._catalog.n_sources)
         if wrong is not None:
-            self._tally.note_unknown(array.filter(pa.array(wrong)).cast(pa.string()))
+            self._tally.note_unknown(array.filter(mask(wrong)).cast(pa.string()))
             index = np.where(wrong, np.int32(UNKNOWN), index)
         return index
 
@@ -67,15 +70,15 @@ class SensorIds:
                 found = self._lookup(template.ids(_as_text(dictionary)))
                 self._known = np.append(found, np.int32(UNKNOWN))
                 self._dictionary = dictionary
-            codes = array.indices
-            if codes.null_count:
-                codes = codes.fill_null(len(dictionary))
-            index = self._known.take(codes.to_numpy(zero_copy_only=False))
+            codes = view(array.indices)
+            if array.indices.null_count:
+                codes = np.where(nulls(array.indices), len(dictionary), codes)
+            index = self._known.take(codes)
         else:
             index = self._lookup(template.ids(_as_text(array)))
         unknown = index == UNKNOWN
         if unknown.any():
-            named = array.filter(pa.array(unknown))
+            named = array.filter(mask(unknown))
             if pa.types.is_dictionary(named.type):
                 named = named.dictionary_decode()
             self._tally.note_unknown(template.ids(_as_text(named)))
@@ -83,7 +86,7 @@ class SensorIds:
 
     def all(self, names: list[str]) -> NDArray[np.int32]:
         """Return the dense index of each id, UNKNOWN where there is none."""
-        return self._lookup(pa.array(names, pa.string()))
+        return self._lookup(texts(names))
 
     def _lookup(self, ids: pa.Array) -> NDArray[np.int32]:
         found = self._resolver.resolve(ids)
@@ -105,9 +108,10 @@ def outside(
 
 def _as_text(array: pa.Array) -> pa.Array:
     kind = array.type
-    if is_text(kind):
+    if pa.types.is_string(kind):
         return array
-    if pa.types.is_integer(kind):
+    if is_text(kind) or pa.types.is_integer(kind):
+        # one kind of text, or the kernel compiles again for another
         return array.cast(pa.string())
     raise ValueError(f"must hold ids, text or whole numbers, not {kind}")
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.adapters import TIME_COLUMNS, Adapter
+from engine.arrow_views import column_of, mask, texts
 from engine.columns import Clock, Times, UnreadableRow, qualities, values
 from engine.errors import Fault, ReadingsError
 from engine.readings import Readings
@@ -130,7 +131,7 @@ class Shape:
             if times.missing is not None and times.missing.any():
                 self.tally.no_time += int(times.missing.sum()) * self.width
                 keep = ~times.missing
-                batch = batch.filter(pa.array(keep))
+                batch = batch.filter(mask(keep))
                 times = Times(times.event_ms[keep], None)
             if self.adapter.shape == "wide":
                 return self._wide_readings(batch, times.event_ms)
@@ -141,10 +142,10 @@ class Shape:
 
     def _column(self, batch: pa.RecordBatch, name: str, *, decoded: bool = True) -> pa.Array:
         if name in self.keys:
-            one = pa.array([self.keys[name]])
+            key = self.keys[name]
             if not decoded:
-                return pa.DictionaryArray.from_arrays(np.zeros(len(batch), np.int32), one)
-            return pa.repeat(one[0], len(batch))
+                return pa.DictionaryArray.from_arrays(np.zeros(len(batch), np.int32), texts([key]))
+            return pa.repeat(key, len(batch))
         column = batch.column(batch.schema.get_field_index(name))
         if decoded and pa.types.is_dictionary(column.type):
             return column.dictionary_decode()
@@ -219,10 +220,8 @@ class Shape:
         """Return bounds of event time for bounds of the time column as the file counts it."""
         assert self.time is not None
         kind = self.schema.field(self.time).type
-        ends = pa.array([lowest, highest], pa.int64())
-        if pa.types.is_temporal(kind):
-            ends = ends.cast(pa.int32()) if kind.bit_width == 32 else ends
-            ends = ends.view(kind)
+        width = np.int32 if kind.bit_width == 32 else np.int64
+        ends = column_of(np.array([lowest, highest], width), kind)
         first, last = self.clock.times(ends).event_ms.tolist()
         if not self.clock.zone.fixed:
             first, last = first - 86_400_000, last + 86_400_000

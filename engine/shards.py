@@ -30,6 +30,13 @@ N_CHANGES = 8192
 N_TRANSITIONS = 4096
 
 
+def read_only(array: Array) -> Array:
+    """Return a view that can't be written: kernels are compiled once, for arrays of this kind."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 class Shard:
     """A contiguous range of sources, cut between partitions, with its own clock and buffers.
 
@@ -38,7 +45,6 @@ class Shard:
     """
 
     def __init__(self, plan: Plan, state: State, first_source: int, last_source: int) -> None:
-        self.plan = plan
         self.state = state
         starts = plan.catalog.sensor_start
         self.sources = (first_source, last_source)
@@ -56,36 +62,45 @@ class Shard:
         largest = int(np.diff(starts).max()) if plan.catalog.n_sources else 0
         self.changes = np.zeros(N_CHANGES + 2 * ROOM + largest, CHANGE)
         self.transitions = np.zeros(N_TRANSITIONS, TRANSITION)
+        self._bind(plan, state)
+
+    def _bind(self, plan: Plan, state: State) -> None:
+        """Line up what the kernels take, in the order in which they take it."""
+        city = plan.catalog
+        watched = (plan.params, plan.absent_ms, plan.window_params, plan.more_start,
+                   plan.season_start, city.sensor_start)  # fmt: skip
+        graph = (city.sensor_start, city.coupled_start, city.coupled_origin, plan.coupled_weight,
+                 city.coupling_start, city.coupling_target, city.category, city.static_class,
+                 city.district, city.sensor_source)  # fmt: skip
+        judged = (plan.category, plan.terms, plan.signal_rules, plan.contexts)
+        self._detect_given = (
+            (*self.sensors, self.counts_all, state.stride),
+            (plan.late_after_ms, plan.max_ahead_ms, plan.max_late_ms),
+            tuple(map(read_only, watched)),
+        )
+        self._detect_state = (
+            (self.clock, state.lines, state.cold, state.rings, state.more, state.seconds,
+             state.bins, self.block_due_ms, self.reading),
+        )  # fmt: skip
+        self._fuse_given = (
+            self.sources,
+            (read_only(plan.params), read_only(plan.row), tuple(map(read_only, graph)),
+             *map(read_only, judged)),
+        )  # fmt: skip
+        self._fuse_state = (self.clock, state.signal, state.source, self.agenda)
 
     def detect(self, readings: Readings, start: int) -> tuple[int, int]:
         """Run the detectors from ``start`` on; return (records consumed, changes written)."""
-        plan, state = self.plan, self.state
+        log = (readings.sensor, readings.event_ms, readings.value, readings.quality)
         return detect(
-            readings.sensor, readings.event_ms, readings.value, readings.quality, start,
-            (*self.sensors, self.counts_all, state.stride),
-            (plan.late_after_ms, plan.max_ahead_ms, plan.max_late_ms),
-            (plan.params, plan.absent_ms, plan.window_params, plan.more_start,
-             plan.season_start, plan.catalog.sensor_start),
-            (self.clock, state.lines, state.cold, state.rings, state.more, state.seconds,
-             state.bins, self.block_due_ms, self.reading),
-            self.changes,
-        )  # fmt: skip
+            *map(read_only, log), start, *self._detect_given, *self._detect_state, self.changes
+        )
 
     def fuse(self, n_changes: int, start: int) -> tuple[int, Array]:
         """Fuse the changes from ``start`` on; return (changes consumed, transitions)."""
-        plan, state, city = self.plan, self.state, self.plan.catalog
-        graph = (
-            city.sensor_start, city.coupled_start, city.coupled_origin, plan.coupled_weight,
-            city.coupling_start, city.coupling_target, city.category, city.static_class,
-            city.district, city.sensor_source,
-        )  # fmt: skip
         consumed, n = fuse(
-            self.changes, n_changes, start, self.sources,
-            (plan.params, plan.row, graph, plan.category, plan.terms, plan.signal_rules,
-             plan.contexts),
-            (self.clock, state.signal, state.source, self.agenda),
-            self.transitions,
-        )  # fmt: skip
+            self.changes, n_changes, start, *self._fuse_given, self._fuse_state, self.transitions
+        )
         return consumed, self.transitions[:n].copy()
 
     def rejoin(self, clock: Array) -> None:

@@ -27,7 +27,7 @@ from engine.simulate_feed import (
     joined,
     strays,
 )
-from engine.simulate_script import Added, Burst, Faulty, Held, Silent, changes_of, truth_rows
+from engine.simulate_script import Added, Burst, Held, Silent, changes_of, truth_rows
 from engine.simulate_signals import (
     NORMAL,
     Seconds,

@@ -1,4 +1,4 @@
-"""How the readings of the generated day arrive: late, twice, in packs, in part, and sometimes wrong.
+"""How the readings of the generated day arrive: late, twice, in packs, and sometimes wrong.
 
 What is built is the log in the order of arrival. Within a sensor the order is that of the event
 times, but for what a gateway sends again.
@@ -112,7 +112,7 @@ def strays(seed: int, city: City) -> Rows:
         np.zeros(len(t), np.uint8),
     )
     by_id = {sensor.sensor_id: number for number, sensor in enumerate(city.sensors)}
-    # a gateway that starts with an empty clock, one that is a day ahead, a transmitter off its scale
+    # a gateway whose clock starts empty, one that is ahead, a transmitter off its scale
     odd = [
         ("kitchen-14-co", "00:00:05", "13:00:00", 3.0),
         ("kitchen-14-co", "00:00:35", "13:00:30", 3.0),

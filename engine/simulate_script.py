@@ -1,7 +1,7 @@
 """What happens on the generated day: the incidents, and what only looks like one.
 
-Each scene changes the readings of some sensors. An incident also says which sources it strikes, from
-when to when, and the level that each deserves: that is the truth.
+Each scene changes the readings of some sensors. An incident also says which sources it strikes,
+from when to when, and the level that each deserves: that is the truth.
 """
 
 from __future__ import annotations
