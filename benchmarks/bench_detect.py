@@ -18,6 +18,7 @@ from benchmarks.measure import Measured, Spread, by_turns, ratios
 from benchmarks.naive import NaiveLine
 from benchmarks.workloads import BATCH, Feed, plan_of
 from engine.pipeline import Pipeline
+from engine.plan import Plan
 from engine.readings import Readings
 
 Array = np.ndarray[Any, Any]
@@ -36,9 +37,8 @@ MOST_DIFFERING = 1e-3
 class Detector:
     """Detection alone, as the pipeline runs it, over batches."""
 
-    def __init__(self, n_sensors: int, windowed: bool) -> None:
-        self.plan = plan_of(n_sensors, windowed)
-        self.line = Pipeline(self.plan)
+    def __init__(self, plan: Plan) -> None:
+        self.line = Pipeline(plan)
         (self.shard,) = self.line.shards
 
     def run(self, batches: list[Readings]) -> list[Array]:
@@ -56,15 +56,18 @@ class Detector:
 class Race:
     """Ours, the naive loop and the limit on one seeded log."""
 
-    def __init__(
-        self, n_sensors: int = N_SENSORS, *, windowed: bool = False, outliers: float = OUTLIERS
-    ) -> None:
-        self.ours = Detector(n_sensors, windowed)
-        self.naive = NaiveLine(self.ours.plan)
-        self.lines = Lines(n_sensors)
-        self.feed = Feed(n_sensors, outliers=outliers)
+    def __init__(self, plan: Plan, feed: Feed) -> None:
+        self.feed = feed
+        self.ours = Detector(plan)
+        self.naive = NaiveLine(plan)
+        self.lines = Lines(feed.n_sensors)
         self.found: dict[str, list[Array]] = {"ours": [], "naive": []}
         self.n_changes = self.n_differing = 0
+
+    @classmethod
+    def of_city(cls, windowed: bool = False) -> Race:
+        """Return the race of the bars: a million sensors, every detector on."""
+        return cls(plan_of(N_SENSORS, windowed), Feed(N_SENSORS, outliers=OUTLIERS))
 
     def run_ours(self, batches: list[Readings]) -> None:
         """Detect as the pipeline does."""
@@ -114,7 +117,7 @@ class Race:
 @cache
 def race(windowed: bool) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Run the race; return the turns of each contestant in ns per reading, and what was found."""
-    run = Race(windowed=windowed)
+    run = Race.of_city(windowed)
     run.warm()
     contestants = {"ours": run.run_ours, "limit": run.lines.touch, "naive": run.run_naive}
     turns = by_turns(contestants, run.inputs(N_TURNS, N_EACH), N_EACH * BATCH)
@@ -153,12 +156,13 @@ def measure_naive() -> Measured:
 @pytest.fixture(scope="module")
 def racing() -> Race:
     """A race whose contestants are warm and agree."""
-    run = Race()
+    run = Race.of_city()
     run.warm()
     return run
 
 
-def _bench(benchmark: Any, run: Any, feed: Feed) -> None:
+def time_turns(benchmark: Any, run: Any, feed: Feed) -> None:
+    """Time turns of a contestant, each on readings of its own."""
     def fed() -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (feed.batches(N_EACH),), {}
 
@@ -170,14 +174,14 @@ def _bench(benchmark: Any, run: Any, feed: Feed) -> None:
 
 def bench_limit__touch_1m(benchmark: Any, racing: Race) -> None:
     """Touch one cache line per reading, a million sensors in random order."""
-    _bench(benchmark, racing.lines.touch, racing.feed)
+    time_turns(benchmark, racing.lines.touch, racing.feed)
 
 
 def bench_detect__random_1m(benchmark: Any, racing: Race) -> None:
     """Detect with every detector but windows, a million sensors in random order."""
-    _bench(benchmark, racing.ours.run, racing.feed)
+    time_turns(benchmark, racing.ours.run, racing.feed)
 
 
 def bench_detect__naive_1m(benchmark: Any, racing: Race) -> None:
     """The same, naively."""
-    _bench(benchmark, lambda batches: [racing.naive.detect(b) for b in batches], racing.feed)
+    time_turns(benchmark, lambda batches: [racing.naive.detect(b) for b in batches], racing.feed)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv as csv
@@ -28,6 +28,13 @@ N_WARM = 7
 COMMAND = "import sys; from engine.cli import main; main(sys.argv[1:])"
 BARE = "import numba, numpy, pyarrow"
 """What no replay can do without: the limit of a warm start."""
+
+
+class Took(NamedTuple):
+    """Seconds of a whole process; on a core that others use, the wall's clock runs ahead."""
+
+    wall_s: float
+    cpu_s: float
 
 
 class Site:
@@ -53,20 +60,23 @@ class Site:
         pq.write_table(pa.table(columns), folder / "readings.parquet")
         self.run(COMMAND, "catalog", "build", city, "-o", folder / "site.catalog")
 
-    def run(self, code: str, *arguments: object) -> tuple[float, str]:
-        """Run Python code in a process of its own; return (seconds of wall time, its stderr)."""
+    def run(self, code: str, *arguments: object) -> tuple[Took, str]:
+        """Run Python code in a process of its own; return what it took, and its stderr."""
         command = [sys.executable, "-c", code, *map(str, arguments)]
-        begin = time.perf_counter()
+        begin, before = time.perf_counter(), os.times()
         done = subprocess.run(
             command, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False
         )
-        seconds = time.perf_counter() - begin
+        wall_s, after = time.perf_counter() - begin, os.times()
+        used_s = (after.children_user + after.children_system) - (
+            before.children_user + before.children_system
+        )
         if done.returncode != 0:
             raise RuntimeError(f"exit {done.returncode}: {done.stderr.strip()[-500:]}")
-        return seconds, done.stderr
+        return Took(wall_s, used_s), done.stderr
 
-    def replay(self) -> tuple[float, str]:
-        """Replay the readings; return (seconds of wall time, what it said on stderr)."""
+    def replay(self) -> tuple[Took, str]:
+        """Replay the readings; return what it took, and what it said on stderr."""
         return self.run(
             COMMAND, "replay", "--catalog", self.folder / "site.catalog",
             "--rules", self.folder / "rules.toml", self.folder / "readings.parquet",
@@ -87,7 +97,7 @@ def starts() -> dict[str, Any]:
     with site() as made:
         # the libraries' own files are in the memory of the machine
         made.run(BARE)
-        first_s, said = made.replay()
+        first, said = made.replay()
         warm, bare = [], []
         for _ in range(N_WARM):
             warm.append(made.replay()[0])
@@ -95,29 +105,32 @@ def starts() -> dict[str, Any]:
         alerts = (made.folder / "alerts.jsonl").read_bytes().count(b"\n")
     if not alerts:
         raise AssertionError("the replay found nothing to alert of: the workload is wrong")
-    return {"first_s": first_s, "said": said.strip(), "warm": warm, "bare": bare, "alerts": alerts}
+    return {"first": first, "said": said.strip(), "warm": warm, "bare": bare, "alerts": alerts}
 
 
 def measure_warm_start() -> Measured:
     """Return the seconds of a whole replay of 1,000 readings with its kernels compiled."""
     found = starts()
-    bare = Spread.of(found["bare"])
+    cpu_s, bare_s = (Spread.of(took.cpu_s for took in found[name]).median for name in _TURNS)
     return Measured(
-        figure=Spread.of(found["warm"]),
-        limit=f"importing NumPy, Numba and Arrow {bare.median:.2f} s",
-        details={"bare_s": bare.median, "alerts": found["alerts"]},
+        figure=Spread.of(took.wall_s for took in found["warm"]),
+        limit=f"CPU {cpu_s:.2f} s, of which importing NumPy, Numba and Arrow {bare_s:.2f} s",
+        details={"cpu_s": cpu_s, "bare_cpu_s": bare_s, "alerts": found["alerts"]},
     )
+
+
+_TURNS = ("warm", "bare")
 
 
 def measure_first_start() -> Measured:
     """Return the seconds of the first replay ever, its kernels compiled on the way."""
     found = starts()
-    said = "compiling" in found["said"]
+    first: Took = found["first"]
+    said = "said" if "compiling" in found["said"] else "not said"
     return Measured(
-        figure=Spread.of([found["first_s"]]),
-        limit=f"a warm one {Spread.of(found['warm']).median:.2f} s;"
-        f" {'said' if said else 'not said'} on the terminal",
-        details={"said": found["said"]},
+        figure=Spread.of([first.wall_s]),
+        limit=f"CPU {first.cpu_s:.1f} s; {said} on the terminal",
+        details={"cpu_s": first.cpu_s, "said": found["said"]},
     )
 
 

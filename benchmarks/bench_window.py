@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.bench_detect import N_SENSORS, Race, _bench, measure_detect
+from benchmarks.bench_detect import Race, measure_detect, time_turns
 from benchmarks.measure import Measured
 
 
@@ -15,6 +15,6 @@ def measure_window() -> Measured:
 
 def bench_window__mean_of_a_minute_1m(benchmark: Any) -> None:
     """Detect with a window of 60 s in six panes, a million sensors in random order."""
-    run = Race(N_SENSORS, windowed=True)
+    run = Race.of_city(windowed=True)
     run.warm()
-    _bench(benchmark, run.ours.run, run.feed)
+    time_turns(benchmark, run.ours.run, run.feed)

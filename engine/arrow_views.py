@@ -1,4 +1,4 @@
-"""Between Arrow and NumPy without pyarrow's own conversions, which import pandas where there is one.
+"""Between Arrow and NumPy without pyarrow's own conversions: those import pandas if they can.
 
 That would cost every short run half a second. Here are views of buffers instead.
 """

@@ -12,7 +12,8 @@ from engine.plan import Plan
 from engine.readings import Readings
 from engine.state import State
 from kernels.agenda import schedule
-from kernels.detect import ROOM, detect
+from kernels.control import ROOM
+from kernels.detect import detect
 from kernels.fuse import fuse
 from kernels.layout import (
     BLOCK_SHIFT,

@@ -12,55 +12,40 @@ Oracle   tests.oracle
 
 import numpy as np
 
+from kernels.control import ROOM, take_control
 from kernels.deviation import clipped, learning_rate, season_bin
 from kernels.drift import accumulate_drift
 from kernels.jit import inlined, kernel, prefetch, step
-from kernels.ladder import climb
+from kernels.judge import emit, judge, settle
 from kernels.layout import (
     ABSENCE,
     ACCEPTED,
-    ACKNOWLEDGE,
     BACKWARD,
     BAD,
     BAD_QUALITY,
-    BLOCK_SHIFT,
-    DEVIATION,
-    DRIFT,
     DUPLICATE,
-    FALL,
     FLAG_ABSENT,
     FLAG_ACTIVE,
-    FLATLINE,
-    HIGH,
     LATE,
-    LOW,
     MAX_AGE_MS,
     MAX_EVENT_MS,
     NEVER,
     NOT_FINITE,
     OUT_OF_RANGE,
-    RISE,
-    SPIKE,
-    TICK,
-    TICKS,
     TIME_AHEAD,
     TIME_OUT_OF_BOUNDS,
     TIME_TOO_LATE,
-    UNKNOWN_SENSOR,
-    WINDOW,
 )
-from kernels.limits import acknowledge_limits, age_limits, step_limits
-from kernels.liveness import expect_reading, find_absent, remembered_value
-from kernels.pack import level_of, strongest, with_level
-from kernels.rate import age_anchors, rate_level, turn_anchors
+from kernels.limits import age_limits
+from kernels.liveness import expect_reading, remembered_value
+from kernels.pack import strongest, with_level
+from kernels.rate import age_anchors, turn_anchors
 from kernels.window import enter_window, judge_window
 
 NEARLY = 1.0 - 1e-9
 """Quiet tests that avoid a division let a little more through to the exact test."""
 PREFETCH = 16
 """Readings ahead at which a sensor's record is asked for: 8 to 24 measure alike at 1M sensors."""
-ROOM = 1 << BLOCK_SHIFT
-"""Changes that one step may need: a block of absent sensors."""
 
 
 @inlined
@@ -89,28 +74,6 @@ def badness(quality, v, p):
 
 
 @step
-def emit(levels, value, sensor, kind, window, position, t_ms, late, c, changes, n):
-    """Hand the sensor's new signals to fusion."""
-    c.levels = levels
-    change = changes[n]
-    change.position = position
-    change.event_ms = t_ms
-    change.value = value
-    change.levels = levels
-    change.sensor = sensor
-    change.which = kind << 4 | (window if kind == WINDOW else 0)
-    change.late = late
-    return n + 1
-
-
-@step
-def settle(h, c):
-    """Keep the sensor active exactly while anything of COLD is in use."""
-    busy = c.levels != 0 or h.latched or h.pending or c.n_rate or c.n_deviation
-    h.flags = h.flags | FLAG_ACTIVE if busy else h.flags & ~FLAG_ACTIVE & 0xFF
-
-
-@step
 def take_bad(sensor, position, t_ms, dt_ms, late, h, c, p, changes, n):
     """Take a bad reading: the sensor lives, its timers run on, and nothing is confirmed."""
     h.last_ms = t_ms
@@ -127,89 +90,6 @@ def take_bad(sensor, position, t_ms, dt_ms, late, h, c, p, changes, n):
         n = emit(levels, value, sensor, kind, 0, position, t_ms, late, c, changes, n)
     settle(h, c)
     return n
-
-
-@step
-def judge(reading, h, c, p, changes, n):
-    """Hold one good reading's statistics against every latch and ladder of its sensor."""
-    before = c.levels
-    high, low = step_limits(reading.v, reading.dt_ms, h, c, p)
-    levels = with_level(with_level(before, ABSENCE, 0), BAD, 0)
-    levels = with_level(with_level(levels, HIGH, high), LOW, low)
-    levels = with_level(levels, WINDOW, reading.window_level)
-    levels = judge_rate(reading.rate, levels, c, p)
-    levels = judge_anomaly(reading, levels, h, c, p)
-    flat = p.flat_level if p.flat_after_n and h.n_flat >= p.flat_after_n else 0
-    levels = with_level(levels, FLATLINE, flat)
-    if levels != before:
-        kind, _ = strongest(levels, p.percent)
-        value = explaining_value(kind, reading, h)
-        n = emit(
-            levels, value, reading.sensor, kind, reading.window, reading.position,
-            reading.event_ms, reading.late, c, changes, n,
-        )  # fmt: skip
-    settle(h, c)
-    return n
-
-
-@step
-def judge_rate(rate, levels, c, p):
-    """Return the packed levels with those of rise and fall."""
-    reached = climb(rate, p.rise, 1.0, 0.0, 0) + climb(-rate, p.fall, 1.0, 0.0, 0) > 0
-    c.n_rate = min(np.int64(c.n_rate) + 1, 255) if reached else 0
-    rise = level_of(levels, RISE)
-    fall = level_of(levels, FALL)
-    confirmed = rise + fall > 0 or c.n_rate >= p.rate_confirm_n
-    levels = with_level(levels, RISE, rate_level(rate, p.rise, p.rate_deadband, rise, confirmed))
-    return with_level(levels, FALL, rate_level(-rate, p.fall, p.rate_deadband, fall, confirmed))
-
-
-@step
-def judge_anomaly(reading, levels, h, c, p):
-    """Return the packed levels with deviation, drift and spike, under one refractory time."""
-    calm = reading.event_ms // 1000 < h.detected_s
-    r = abs(reading.residual)
-    reached = reading.warm and r >= p.quiet_deviation * reading.scale
-    c.n_deviation = min(np.int64(c.n_deviation) + 1, 255) if reached else 0
-    old = level_of(levels, DEVIATION)
-    deviation = 0
-    if reading.warm and (old or (c.n_deviation >= p.deviation_confirm_n and not calm)):
-        deviation = climb(r, p.z, reading.scale, p.z_deadband, old)
-    rises = deviation > 0 and old == 0
-    old = level_of(levels, DRIFT)
-    drift = 0
-    if reading.warm and (old or not calm):
-        total = float(max(h.above, h.below))
-        drift = climb(total, p.drift, reading.scale, p.drift_deadband, old)
-    rises = rises or (drift > 0 and old == 0)
-    old = level_of(levels, SPIKE)
-    spike = 0
-    if reading.jump >= p.spike_at and (old or not calm):
-        spike = np.int64(p.spike_level)
-    rises = rises or (spike > 0 and old == 0)
-    if rises:
-        h.detected_s = (reading.event_ms + p.refractory_ms) // 1000
-    levels = with_level(with_level(levels, DEVIATION, deviation), DRIFT, drift)
-    return with_level(levels, SPIKE, spike)
-
-
-@step
-def explaining_value(kind, reading, h):
-    """Return what a signal of that kind compared with its limit."""
-    if kind == RISE or kind == FALL:
-        return reading.rate
-    if kind == WINDOW:
-        return reading.window_value
-    if kind == DEVIATION:
-        return reading.residual / reading.scale
-    if kind == DRIFT:
-        total = h.above if h.above >= h.below else -h.below
-        return total / reading.scale
-    if kind == FLATLINE:
-        return float(h.n_flat)
-    if kind == SPIKE:
-        return reading.jump
-    return reading.v
 
 
 @inlined
@@ -377,82 +257,6 @@ def take_backward(t_ms, v, at, p, stride, rings, more, seconds, window_params, m
         ring = rings[place] if beside else more[place]
         rules = window_params[np.uint64(p.first_window + w)]
         enter_window(t_ms, v, ring, seconds[second], rules)
-
-
-@step
-def take_tick(t_ms, position, shard, clock, hot, cold, params, absent_ms, block_due_ms, changes, n):
-    """Raise what is absent at ``t_ms`` and hand the tick to fusion; return (changes, done).
-
-    Where there is no room for another block, the clock remembers the block, and the same tick must
-    be given again.
-    """
-    block = np.int64(clock.block)
-    while block < len(block_due_ms) and n + ROOM < len(changes):
-        if block_due_ms[block] <= t_ms:
-            n = find_absent(
-                t_ms, position, block, shard, hot, cold, params, absent_ms, block_due_ms, changes, n
-            )
-        block += 1
-    if block < len(block_due_ms) or n + ROOM >= len(changes):
-        clock.block = block
-        return n, False
-    clock.block = 0
-    clock.tick_ms = max(clock.tick_ms, t_ms)
-    change = changes[n]
-    change.position = position
-    change.event_ms = t_ms
-    change.sensor = TICK
-    return n + 1, True
-
-
-@step
-def take_acknowledge(source, position, t_ms, shard, hot, cold, params, sensor_start, changes, n):
-    """Let the latching limits of one source go; return (changes, done)."""
-    if not 0 <= source < len(sensor_start) - 1:
-        return n, True
-    first = max(sensor_start[np.int64(source)], shard[0])
-    last = min(sensor_start[np.int64(source) + 1], shard[1])
-    if n + (last - first) >= len(changes):
-        return n, False
-    for sensor in range(first, last):
-        h = hot[sensor * shard[3]]
-        p = params[h.row]
-        if not p.latching or not h.latched:
-            continue
-        c = cold[sensor]
-        high, low = acknowledge_limits(h, c, p)
-        levels = with_level(with_level(c.levels, HIGH, high), LOW, low)
-        if levels != c.levels:
-            kind, _ = strongest(levels, p.percent)
-            value = remembered_value(kind, h)
-            n = emit(levels, value, sensor, kind, 0, position, t_ms, 0, c, changes, n)
-        settle(h, c)
-    return n, True
-
-
-@step
-def take_control(
-    s, t_ms, value, why, position, shard, clock, hot, cold, params, absent_ms, sensor_start,
-    block_due_ms, changes, n,
-):  # fmt: skip
-    """Take a record that is no reading of a known sensor; return (changes, done)."""
-    counts_all = shard[2]
-    if s != TICK and s != ACKNOWLEDGE:
-        clock.counts[UNKNOWN_SENSOR] += counts_all
-    elif why == TIME_OUT_OF_BOUNDS:
-        clock.counts[TIME_OUT_OF_BOUNDS] += counts_all
-    elif s == ACKNOWLEDGE:
-        return take_acknowledge(
-            value, position, t_ms, shard, hot, cold, params, sensor_start, changes, n
-        )
-    else:
-        n, done = take_tick(
-            t_ms, position, shard, clock, hot, cold, params, absent_ms, block_due_ms, changes, n
-        )
-        if not done:
-            return n, False
-        clock.counts[TICKS] += counts_all
-    return n, True
 
 
 @inlined

@@ -1,0 +1,244 @@
+"""The benchmarks themselves: honest workloads, a naive loop that agrees, a table without gaps."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+from benchmarks import bars
+from benchmarks.bars import BARS, Bar, Result
+from benchmarks.bench_detect import Race
+from benchmarks.bench_pipeline import SHARE, Bench
+from benchmarks.limits import Lines
+from benchmarks.measure import Measured, Spread, by_turns, ratios
+from benchmarks.naive import NaiveLine
+from benchmarks.workloads import BATCH, SWEEPS, Feed, city, plan_of, rules_text, with_ticks
+from engine.plan import Plan, compile_plan
+from engine.readings import Readings
+from engine.rules import Rules
+from kernels.layout import ABSENCE, COUNT_NAMES, KIND_NAMES, TICK
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT), reason="millions of readings need compiled kernels"
+)
+
+# what was promised, word for word but for units: bar and stretch
+PROMISED = {
+    "detect": (2.5, 1.8),
+    "window": (4, 2.8),
+    "pipeline": (20, 35),
+    "naive": (4, 7),
+    "replay": (12, 25),
+    "memory": (400, None),
+    "warm": (2, 1),
+    "first": (60, 25),
+    "resolve": (20, None),
+}
+
+
+class Messy(Feed):
+    """A feed with all that real ones have: bad, stuck, repeated, late and impossible readings."""
+
+    def _send(self, sensor: np.ndarray, *, calm: bool = False) -> Readings:
+        sent = super()._send(sensor, calm=calm)
+        if calm:
+            return sent
+        rng, n = self.rng, len(sent)
+        sensor, event_ms, value = sent.sensor.copy(), sent.event_ms.copy(), sent.value.copy()
+        quality = (rng.random(n) < 0.01).astype(np.uint8)
+        value[rng.random(n) < 0.01] = np.nan
+        value[rng.random(n) < 0.01] = 1e9
+        value[sensor % 10 == 0] = 5.0
+        value[sensor % 10 == 1] = np.float32(1e300)
+        value += np.where(sensor % 10 == 2, self.sent / 4e5, 0.0)
+        event_ms -= np.where(rng.random(n) < 0.1, rng.integers(0, 60_000, n), 0)
+        event_ms[rng.random(n) < 0.001] += 1 << 40
+        event_ms[rng.random(n) < 0.001] = 0
+        event_ms[rng.random(n) < 0.001] = -5
+        sensor[rng.random(n) < 0.001] = self.n_sensors + 7
+        again = np.flatnonzero(rng.random(n - 1) < 0.01)
+        for column in (sensor, event_ms, value, quality):
+            column[again + 1] = column[again]
+        return Readings(sensor, event_ms, value, quality)
+
+
+def messy_plan(windowed: bool) -> Plan:
+    rules = rules_text(windowed)
+    for old, new in (
+        ("flat_after_n = 600", "flat_after_n = 5"),
+        ("low = {}", ""),
+        ("high = { blue = 20,", "low = { blue = 4.6, yellow = 4.2 }\nhigh = { blue = 20,"),
+        ("rise = { yellow = 60,", "rise = { blue = 2, yellow = 60,"),
+        ("fall = { yellow = 60 }", "fall = { blue = 2, yellow = 60 }"),
+        ("deadband = 5\nconfirm_n", "deadband = 1\nconfirm_n"),
+        ("raise_at = { blue = 16 }", "raise_at = { blue = 6, yellow = 9 }"),
+    ):
+        rules = rules.replace(old, new)
+    return compile_plan(city(500), Rules.parse(rules))
+
+
+def levels_seen(race: Race, changes: list[np.ndarray]) -> set[str]:
+    levels = np.concatenate([part["levels"] for part in changes])
+    return {name for kind, name in enumerate(KIND_NAMES) if (levels >> 3 * kind & 7).any()}
+
+
+@pytest.mark.parametrize("windowed", [False, True], ids=["plain", "windowed"])
+def test_naive_loop_finds_what_the_kernels_find_in_a_messy_feed(windowed: bool) -> None:
+    race = Race(messy_plan(windowed), Messy(500, outliers=0.02, incidents=0.001))
+    for readings in race.feed.sweeps(SWEEPS):
+        race.run_ours([readings])
+        race.run_naive([readings])
+    batches = race.feed.batches(6)
+    race.run_ours(batches)
+    race.run_naive(batches)
+    # absence needs ticks, of which the naive loop knows nothing
+    unseen = {KIND_NAMES[ABSENCE]} | (set() if windowed else {"window"})
+    assert levels_seen(race, race.found["ours"]) == set(KIND_NAMES) - unseen
+    race.check()
+    assert race.n_changes > 10_000
+    naive = dict(zip(COUNT_NAMES, race.naive.counts.tolist(), strict=True))
+    assert naive == race.ours.line.counts
+    assert all(count for name, count in naive.items() if name != "ticks")
+
+
+def test_parity_check_notices_one_change_in_a_hundred_that_differs() -> None:
+    race = Race(plan_of(500), Feed(500, outliers=0.01))
+    batches = race.feed.batches(1)
+    race.run_ours(batches)
+    race.run_naive(batches)
+    race.found["naive"][0][::100, 2] ^= 1
+    with pytest.raises(AssertionError, match=r"differ in \d+ of \d+ changes"):
+        race.check()
+
+
+def test_naive_loop_refuses_rules_that_it_does_not_know() -> None:
+    seasonal = rules_text().replace("memory_n = 64", 'memory_n = 64\nseason = "day"')
+    with pytest.raises(ValueError, match="seasons"):
+        NaiveLine(compile_plan(city(4), Rules.parse(seasonal)))
+    highest = rules_text(windowed=True).replace('"mean"', '"max"')
+    with pytest.raises(ValueError, match="means only"):
+        NaiveLine(compile_plan(city(4), Rules.parse(highest)))
+
+
+def test_feed_is_the_same_for_a_seed_and_its_time_never_turns_back() -> None:
+    one, other = (Feed(1000, outliers=0.01, incidents=0.001).batches(3) for _ in range(2))
+    for a, b in zip(one, other, strict=True):
+        assert np.array_equal(a.sensor, b.sensor)
+        assert np.array_equal(a.value, b.value)
+    times = np.concatenate([readings.event_ms for readings in one])
+    assert (np.diff(times) >= 0).all()
+    shares = np.bincount(np.concatenate([readings.sensor for readings in one]), minlength=1000)
+    assert 100 < shares.min() <= shares.max() < 300
+
+
+def test_ticks_stand_before_the_first_reading_at_or_after_their_time() -> None:
+    readings = Readings.of([5, 6, 7, 8], [1500, 2000, 2001, 4100], [0.0] * 4)
+    log = with_ticks(readings, 1000, before_ms=900)
+    assert list(zip(log.sensor.tolist(), log.event_ms.tolist(), strict=True)) == [
+        (TICK, 1000), (5, 1500), (TICK, 2000), (6, 2000), (7, 2001), (TICK, 4000), (8, 4100),
+    ]  # fmt: skip
+
+
+def test_every_line_is_touched_once_a_reading() -> None:
+    lines = Lines(100)
+    batches = Feed(100).batches(2)
+    lines.touch(batches)
+    sensor = np.concatenate([readings.sensor for readings in batches])
+    assert np.array_equal(lines.lines["count"], 1 + np.bincount(sensor, minlength=100))
+    assert lines.lines.ctypes.data % 64 == 0
+
+
+def test_a_thousandth_of_the_pipelines_readings_change_a_level() -> None:
+    # as many readings to a sensor as at full size
+    bench = Bench(10_000, n_settle=24)
+    for messages in bench.inputs(2, 16):
+        bench.run(messages)
+    assert 0.8 * SHARE < bench.n_records / (32 * BATCH) < 1.25 * SHARE
+    refused = {name: n for name, n in bench.line.counts.items() if name not in ("accepted", "ticks")}
+    assert not any(refused.values())
+    assert bench.line.counts["ticks"] > 0
+
+
+def test_table_has_every_bar_that_was_promised_with_its_bounds() -> None:
+    assert {bar.key: (bar.bar, bar.stretch) for bar in BARS} == PROMISED
+
+
+@pytest.mark.parametrize("bar", BARS, ids=lambda bar: bar.key)
+def test_every_bar_has_a_measuring_function(bar: Bar) -> None:
+    assert callable(bar.function())
+
+
+@pytest.mark.parametrize(
+    ("key", "figure", "verdict"),
+    [
+        ("detect", 1.8, "stretch"),
+        ("detect", 2.5, "bar"),
+        ("detect", 2.51, "missed"),
+        ("pipeline", 35, "stretch"),
+        ("pipeline", 34.9, "bar"),
+        ("pipeline", 19.9, "missed"),
+        ("memory", 400, "bar"),
+        ("memory", 401, "missed"),
+    ],
+)
+def test_verdict_names_the_best_bound_that_is_reached(
+    key: str, figure: float, verdict: str
+) -> None:
+    (bar,) = (bar for bar in BARS if bar.key == key)
+    assert bar.verdict(figure) == verdict
+
+
+def test_contestants_take_turns_on_the_same_input() -> None:
+    seen: list[tuple[str, int]] = []
+    contestants = {name: lambda given, n=name: seen.append((n, given)) for name in ("a", "b")}
+    turns = by_turns(contestants, range(3), 10)
+    assert seen == [(name, turn) for turn in range(3) for name in ("a", "b")]
+    assert {name: len(figures) for name, figures in turns.items()} == {"a": 3, "b": 3}
+    assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 1.0]) == Spread(3.0, 2.0, 4.0)
+
+
+def test_what_goes_wrong_is_told_in_the_table_and_stops_no_other_bar() -> None:
+    broken = Bar(key="x", what="x", bar=1, unit="s", measure="bars:measure")
+    result = bars.measure(broken)
+    assert result.verdict == "not measured"
+    assert "TypeError" in result.cells()[4]
+    assert result.as_dict()["problem"] == result.problem
+
+
+def test_line_of_the_table_shows_bounds_figure_range_and_limit() -> None:
+    (bar,) = (bar for bar in BARS if bar.key == "pipeline")
+    found = Measured(figure=Spread(24.96, 20.04, 26.1), limit="touching 159 M/s")
+    assert Result(bar=bar, measured=found).cells()[1:] == [
+        "≥ 20 M readings/s", "≥ 35 M readings/s", "25 M readings/s (20 to 26.1)",
+        "touching 159 M/s", "bar",
+    ]  # fmt: skip
+
+
+def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_bar_that_is_not_there_is_refused_with_those_that_are() -> None:
+    done = run_benchmarks("detekt")
+    assert done.returncode == 2
+    assert "no bar is called detekt" in done.stderr
+    assert "pipeline" in done.stderr
+
+
+@pytest.mark.slow
+def test_resolving_ids_is_measured_and_written_as_json_and_markdown() -> None:
+    found = json.loads(run_benchmarks("resolve", "--json").stdout)
+    (line,) = found["bars"]
+    assert line["key"] == "resolve"
+    assert line["low"] <= line["measured"] <= line["high"]
+    table = run_benchmarks("resolve").stdout.splitlines()
+    assert table[0].startswith("| what | bar | stretch | measured | limit in this run | verdict |")
+    assert table[2].startswith("| string ids to dense indices")
