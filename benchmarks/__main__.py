@@ -38,7 +38,8 @@ def machine() -> str:
 def markdown(results: list[Result]) -> str:
     """Return the table in Markdown."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *(result.cells() for result in results)]
-    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
+    rows = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def rich_table(results: list[Result]) -> Table:
@@ -67,8 +68,7 @@ def main() -> int:
     results = []
     for bar in BARS:
         if not asked.only or bar.key in asked.only:
-            waiting = stderr.status(f"measuring: {bar.key}") if stderr.is_terminal else nullcontext()
-            with waiting:
+            with stderr.status(f"measuring: {bar.key}") if stderr.is_terminal else nullcontext():
                 results.append(measure(bar))
     pinned = f"core {core}" if core >= 0 else "not pinned to a core"
     if asked.json:

@@ -163,13 +163,12 @@ def racing() -> Race:
 
 def time_turns(benchmark: Any, run: Any, feed: Feed) -> None:
     """Time turns of a contestant, each on readings of its own."""
+
     def fed() -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (feed.batches(N_EACH),), {}
 
     benchmark.pedantic(run, setup=fed, rounds=N_TURNS, warmup_rounds=1)
-    benchmark.extra_info["ns_per_reading"] = (
-        benchmark.stats.stats.median * 1e9 / (N_EACH * BATCH)
-    )
+    benchmark.extra_info["ns_per_reading"] = benchmark.stats.stats.median * 1e9 / (N_EACH * BATCH)
 
 
 def bench_limit__touch_1m(benchmark: Any, racing: Race) -> None:

@@ -49,7 +49,7 @@ class Site:
         source = pa.table({"source_id": ["well"], "category": ["gas_well"], "name": ["Valve well"],
                            "static_class": ["none"], "lon": [118.8], "lat": [32.0]})  # fmt: skip
         csv.write_csv(source, city / "sources.csv")
-        sensor = {"sensor_id": sensors, "source_id": ["well"] * N_SENSORS}
+        sensor: dict[str, list[Any]] = {"sensor_id": sensors, "source_id": ["well"] * N_SENSORS}
         sensor |= {"quantity": ["methane"] * N_SENSORS, "unit": ["%LEL"] * N_SENSORS}
         sensor["period_s"] = [PERIOD_MS / 1000] * N_SENSORS
         csv.write_csv(pa.table(sensor), city / "sensors.csv")

@@ -1,4 +1,4 @@
-"""What the machine can do at best, measured in the same run: the figures that ours are held against."""
+"""What the machine can do at best, measured in the same run: what our figures are held against."""
 
 from __future__ import annotations
 

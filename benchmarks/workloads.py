@@ -97,7 +97,7 @@ def city(n_sensors: int, sensors_per_source: int = 4) -> Catalog:
     """Return a catalog in memory: methane sensors, some to a source, all of one partition."""
     n_sources = -(-n_sensors // sensors_per_source)
     sensor_source = (np.arange(n_sensors) // sensors_per_source).astype(np.int32)
-    no_couplings = {
+    no_couplings: dict[str, Any] = {
         "coupling_start": np.zeros(n_sources + 1, np.int64),
         "coupling_target": np.zeros(0, np.int32),
         "coupling_weight": np.zeros(0, np.float32),
@@ -230,6 +230,9 @@ def with_ticks(readings: Readings, tick_ms: int, before_ms: int) -> Readings:
     """
     whole = np.maximum.accumulate(readings.event_ms) // tick_ms
     turns = np.flatnonzero(np.diff(whole, prepend=before_ms // tick_ms) > 0)
-    columns = (readings.sensor, readings.event_ms, readings.value, readings.quality)
-    ticks = (TICK, whole[turns] * tick_ms, 0.0, 0)
-    return Readings(*(np.insert(c, turns, tick) for c, tick in zip(columns, ticks, strict=True)))
+    return Readings(
+        np.insert(readings.sensor, turns, TICK),
+        np.insert(readings.event_ms, turns, whole[turns] * tick_ms),
+        np.insert(readings.value, turns, 0.0),
+        np.insert(readings.quality, turns, 0),
+    )

@@ -4,12 +4,17 @@ Kernels run without the GIL, are cached on disk, and never use fast-math: NaN me
 a reordered sum would make the alert log depend on the machine.
 """
 
+import contextlib
+import glob
+import hashlib
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numba
 from llvmlite import ir
 from numba.core import cgutils, config, types
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic
 
 COMPILED = not getattr(config, "DISABLE_JIT", False)
@@ -21,14 +26,40 @@ KERNELS: dict[str, Any] = {}
 
 _POLICY: dict[str, Any] = {
     "nogil": True,
-    "cache": True,
     "error_model": "numpy",
     "_nrt": False,  # nothing can be allocated, and arrays are not reference-counted
 }
 
 
+def _sources_stamp() -> str:
+    """Return a digest of all kernels' sources.
+
+    Numba looks at the file of a function alone: a kernel that was cached with an older version of a
+    step in another file would go on running the old step.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(glob.glob(os.path.join(os.path.dirname(__file__), "*.py"))):
+        with open(path, "rb") as source:
+            digest.update(source.read())
+    return digest.hexdigest()
+
+
+_STAMP = _sources_stamp()
+
+
+class _KernelCache(FunctionCache):
+    """Numba's cache on disk, kept for as long as no kernel changes."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, _STAMP)
+
+
 def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = numba.njit(**_POLICY, **options)(function)
+    compiled: Any = numba.njit(**_POLICY, **options)(function)
+    if COMPILED:
+        with contextlib.suppress(RuntimeError):  # nowhere to write: compiled anew in each process
+            compiled._cache = _KernelCache(function)
     KERNELS[f"{function.__module__}.{function.__name__}"] = compiled
     return compiled
 

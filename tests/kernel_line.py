@@ -23,10 +23,10 @@ def columns(records: Sequence[Record]) -> Readings:
 
 
 class Plain:
-    """Records with attributes for kernels that run uncompiled.
+    """An array for kernels that run uncompiled: records have attributes, whole numbers are int64.
 
     np.recarray won't do: its records have attributes of their own (``flags``, ``mean``, ``any``).
-    Whole numbers come as int64, as the compiler takes them; a store that would wrap raises.
+    The compiler takes any whole number for int64; a store that would wrap raises here.
     """
 
     def __init__(self, records: np.ndarray) -> None:
@@ -35,10 +35,20 @@ class Plain:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> PlainRecord:
-        if not 0 <= index < len(self.records):
-            raise IndexError(f"record {index} of {len(self.records)}")
-        return PlainRecord(self.records[index])
+    def __getitem__(self, index: Any) -> Any:
+        self._check(index)
+        element = self.records[index]
+        return PlainRecord(element) if isinstance(element, np.void) else for_kernel(element)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._check(index)
+        self.records[index] = value
+
+    def _check(self, index: Any) -> None:
+        # Compiled code does not look: a negative index or one past the end must never come.
+        places = index if isinstance(index, tuple) else (index,)
+        if not all(0 <= i < n for i, n in zip(places, self.records.shape, strict=True)):
+            raise IndexError(f"element {index} of {self.records.shape}")
 
 
 class PlainRecord:
@@ -50,8 +60,7 @@ class PlainRecord:
         object.__setattr__(self, "record", record)
 
     def __getattr__(self, name: str) -> Any:
-        field = self.record[name]
-        return np.int64(field) if isinstance(field, np.integer) else field
+        return for_kernel(self.record[name])
 
     def __setattr__(self, name: str, value: Any) -> None:
         self.record[name] = int(value) if isinstance(value, np.integer) else value
@@ -89,11 +98,14 @@ class Line(Pipeline):
 
 
 def for_kernel(records: Any) -> Any:
-    """Give the records of arrays (in tuples, too) attributes."""
+    """Wrap arrays of records or whole numbers (in tuples, too)."""
     if isinstance(records, tuple):
         return tuple(for_kernel(part) for part in records)
-    is_records = isinstance(records, np.ndarray) and records.dtype.names is not None
-    return Plain(records) if is_records else records
+    if isinstance(records, np.integer):
+        return np.int64(records)
+    if not isinstance(records, np.ndarray) or records.dtype.kind in "fM":
+        return records
+    return Plain(records)
 
 
 def uncompiled(kernel: Callable[..., Any]) -> Callable[..., Any]:

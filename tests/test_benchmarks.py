@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import bars
+from benchmarks.__main__ import markdown
 from benchmarks.bars import BARS, Bar, Result
 from benchmarks.bench_detect import Race
 from benchmarks.bench_pipeline import SHARE, Bench
@@ -56,9 +57,9 @@ class Messy(Feed):
         value[rng.random(n) < 0.01] = np.nan
         value[rng.random(n) < 0.01] = 1e9
         value[sensor % 10 == 0] = 5.0
-        value[sensor % 10 == 1] = np.float32(1e300)
+        value[sensor % 10 == 1] = np.inf
         value += np.where(sensor % 10 == 2, self.sent / 4e5, 0.0)
-        event_ms -= np.where(rng.random(n) < 0.1, rng.integers(0, 60_000, n), 0)
+        event_ms -= np.where(rng.random(n) < 0.1, rng.integers(0, 90_000, n), 0)
         event_ms[rng.random(n) < 0.001] += 1 << 40
         event_ms[rng.random(n) < 0.001] = 0
         event_ms[rng.random(n) < 0.001] = -5
@@ -73,8 +74,7 @@ def messy_plan(windowed: bool) -> Plan:
     rules = rules_text(windowed)
     for old, new in (
         ("flat_after_n = 600", "flat_after_n = 5"),
-        ("low = {}", ""),
-        ("high = { blue = 20,", "low = { blue = 4.6, yellow = 4.2 }\nhigh = { blue = 20,"),
+        ("high = { blue = 20,", "low = { blue = 4.6, yellow = 3.0 }\nhigh = { blue = 20,"),
         ("rise = { yellow = 60,", "rise = { blue = 2, yellow = 60,"),
         ("fall = { yellow = 60 }", "fall = { blue = 2, yellow = 60 }"),
         ("deadband = 5\nconfirm_n", "deadband = 1\nconfirm_n"),
@@ -161,9 +161,8 @@ def test_a_thousandth_of_the_pipelines_readings_change_a_level() -> None:
     for messages in bench.inputs(2, 16):
         bench.run(messages)
     assert 0.8 * SHARE < bench.n_records / (32 * BATCH) < 1.25 * SHARE
-    refused = {name: n for name, n in bench.line.counts.items() if name not in ("accepted", "ticks")}
-    assert not any(refused.values())
-    assert bench.line.counts["ticks"] > 0
+    counts = bench.line.counts
+    assert {name for name, count in counts.items() if count} == {"accepted", "ticks"}
 
 
 def test_table_has_every_bar_that_was_promised_with_its_bounds() -> None:
@@ -233,12 +232,20 @@ def test_a_bar_that_is_not_there_is_refused_with_those_that_are() -> None:
     assert "pipeline" in done.stderr
 
 
+def test_table_in_a_pipe_is_markdown_whose_cells_hold_no_bars_of_their_own() -> None:
+    broken = Bar(key="x", what="a | b", bar=1, unit="s", measure="bars:measure")
+    head, rule, line = markdown([bars.measure(broken)]).splitlines()
+    assert head == "| what | bar | stretch | measured | limit in this run | verdict |"
+    assert rule.count("---") == 6
+    assert line.startswith("| a \\| b | ≤ 1 s |  | – | TypeError")
+    assert line.endswith("| not measured |")
+
+
 @pytest.mark.slow
-def test_resolving_ids_is_measured_and_written_as_json_and_markdown() -> None:
-    found = json.loads(run_benchmarks("resolve", "--json").stdout)
-    (line,) = found["bars"]
+def test_resolving_ids_is_measured_and_written_as_json() -> None:
+    done = run_benchmarks("resolve", "--json")
+    assert done.returncode == 0, done.stderr
+    (line,) = json.loads(done.stdout)["bars"]
     assert line["key"] == "resolve"
-    assert line["low"] <= line["measured"] <= line["high"]
-    table = run_benchmarks("resolve").stdout.splitlines()
-    assert table[0].startswith("| what | bar | stretch | measured | limit in this run | verdict |")
-    assert table[2].startswith("| string ids to dense indices")
+    assert 0 < line["low"] <= line["measured"] <= line["high"]
+    assert line["verdict"] in ("bar", "missed")
