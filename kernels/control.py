@@ -68,7 +68,8 @@ def take_acknowledge(source, position, t_ms, shard, hot, cold, params, sensor_st
         if levels != c.levels:
             kind, _ = strongest(levels, p.percent)
             value = remembered_value(kind, h)
-            n = emit(levels, value, sensor, kind, 0, position, t_ms, 0, c, changes, n)
+            zero = np.int64(0)
+            n = emit(levels, value, sensor, kind, zero, position, t_ms, zero, c, changes, n)
         settle(h, c)
     return n, True
 

@@ -87,7 +87,9 @@ def take_bad(sensor, position, t_ms, dt_ms, late, h, c, p, changes, n):
     if levels != c.levels:
         kind, _ = strongest(levels, p.percent)
         value = np.float64(h.n_bad) if kind == BAD else remembered_value(kind, h)
-        n = emit(levels, value, sensor, kind, 0, position, t_ms, late, c, changes, n)
+        n = emit(
+            levels, value, np.int64(sensor), kind, np.int64(0), position, t_ms, late, c, changes, n
+        )
     settle(h, c)
     return n
 
@@ -298,7 +300,7 @@ def detect(sensor, event_ms, value, quality, start, shard, limits_ms, plan, stat
     watermark_ms = np.int64(clock.watermark_ms)
     before = np.int64(clock.position) - start
     n_accepted = 0
-    n = 0
+    n = np.int64(0)
     i = start
     while i < len(sensor) and n + ROOM < len(changes):
         at = np.uint64(i)
@@ -329,7 +331,7 @@ def detect(sensor, event_ms, value, quality, start, shard, limits_ms, plan, stat
             p = params[np.uint64(h.row)]
             v = value[at] * p.scale + p.offset
             why = badness(quality[at], v, p)
-            late = watermark_ms - t_ms > late_after_ms
+            late = np.int64(watermark_ms - t_ms > late_after_ms)
             if late:
                 counts[LATE] += 1
             first = h.last_ms == NEVER

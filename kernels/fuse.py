@@ -119,9 +119,10 @@ def rule_floor(source, graph, signals, rows, params, terms, rules):
     found = -1
     if len(rules) == 0:
         return level, found
-    bits = term_bits(source, 0, graph, signals, rows, params, terms)
+    bits = term_bits(source, np.int64(0), graph, signals, rows, params, terms)
     for edge in range(coupled_start[source], coupled_start[source + 1]):
-        bits |= term_bits(coupled_origin[edge], 1, graph, signals, rows, params, terms)
+        origin = np.int64(coupled_origin[edge])
+        bits |= term_bits(origin, np.int64(1), graph, signals, rows, params, terms)
     for r in range(len(rules)):
         rule = rules[r]
         if (
@@ -212,27 +213,20 @@ def note_contributors(transition, source, now_s, graph, signals, rows, params, h
 
 
 @step
-def judge_source(
-    source, t_ms, phase, trigger, trigger_ms, late, position, plan, state, transitions, n
-):
-    """Judge one source at event time ``t_ms``; return the number of transitions written so far."""
-    params, rows, graph, categories, terms, rules, contexts = plan
-    clocks, signals, sources, agenda = state
+def fused_score(source, now_s, graph, signals, rows, params, categories):
+    """Return (noisy-OR with what is coupled in, strongest origin or -1, its share, half-life).
+
+    The half-life is the shortest among what fades, and 0 where nothing does.
+    """
     coupled_start, coupled_origin, coupled_weight = graph[1], graph[2], graph[3]
     category_of = graph[6]
-    s = sources[source]
-    category = categories[category_of[source]]
-    now_ms = max(t_ms, s.last_ms)
-    s.last_ms = now_ms
-    now_s = now_ms // 1000
-    half_life_ms = category.half_life_ms
-
+    half_life_ms = categories[category_of[source]].half_life_ms
     own, fades = own_score(source, now_s, graph, signals, rows, params, half_life_ms)
     keep = 1.0 - own
     coupled_from = -1
     coupled = 0.0
     for edge in range(coupled_start[source], coupled_start[source + 1]):
-        origin = coupled_origin[edge]
+        origin = np.int64(coupled_origin[edge])
         origin_half_life_ms = categories[category_of[origin]].half_life_ms
         share, origin_fades = own_score(
             origin, now_s, graph, signals, rows, params, origin_half_life_ms
@@ -245,32 +239,75 @@ def judge_source(
         if origin_fades:
             fades = True
             half_life_ms = min(half_life_ms, origin_half_life_ms)
+    return 1.0 - keep, coupled_from, coupled, half_life_ms if fades else 0
+
+
+@step
+def move_level(called, now_ms, s, category):
+    """Move a source to the level called for: up at once, down once it was called for long enough.
+
+    Returns the kind of transition, -1 for none; a rise from normal begins an episode.
+    """
+    level = np.int64(s.level)
+    if called == level:
+        s.below_ms = NEVER
+        return -1
+    if called < level:
+        if s.below_ms == NEVER:
+            s.below_ms = now_ms
+        if now_ms - s.below_ms < category.hold_ms:
+            return -1
+    s.below_ms = NEVER
+    s.level = called
+    if called < level:
+        return CLEAR if called == 0 else DE_ESCALATE
+    if level > 0:
+        return ESCALATE
+    s.seq = 0
+    s.episode_ms = now_ms if s.episode_ms == NEVER else max(now_ms, s.episode_ms + 1)
+    return RAISE
+
+
+@step
+def next_due_ms(now_ms, score, half_life_ms, s, category):
+    """Return when the source must be judged again though nothing changes."""
+    due_ms = FAR_FUTURE_MS
+    if s.below_ms != NEVER:
+        due_ms = s.below_ms + category.hold_ms
+    if half_life_ms and s.level > 0:
+        target = category.raise_at[np.int64(s.level) - 1] - category.deadband
+        if target > 0.0 and score >= target:
+            due_ms = min(due_ms, now_ms + fade_due_ms(score, target, half_life_ms))
+    return due_ms
+
+
+@step
+def judge_source(source, t_ms, why, plan, state, transitions, n):
+    """Judge one source at event time ``t_ms``; return the number of transitions written so far.
+
+    ``why`` is (phase, the source that triggered it, late, position in the log), all int64.
+    """
+    params, rows, graph, categories, terms, rules, contexts = plan
+    clocks, signals, sources, agenda = state
+    s = sources[source]
+    category = categories[graph[6][source]]
+    now_ms = max(t_ms, s.last_ms)
+    s.last_ms = now_ms
+    now_s = now_ms // 1000
+    fused, coupled_from, coupled, half_life_ms = fused_score(
+        source, now_s, graph, signals, rows, params, categories
+    )
     factor = factor_of(source, now_ms, graph, categories, contexts)
-    score = min(100.0, 100.0 * (1.0 - keep) * factor)
+    score = min(100.0, 100.0 * fused * factor)
     s.score = score
 
-    level = np.int64(s.level)
-    by_score = climb(score, category.raise_at, 1.0, category.deadband, level)
+    level_from = np.int64(s.level)
+    by_score = climb(score, category.raise_at, 1.0, category.deadband, level_from)
     by_limit = limit_floor(source, graph, signals, rows, params)
     by_rule, rule = rule_floor(source, graph, signals, rows, params, terms, rules)
     called = max(by_score, by_limit, by_rule)
-
-    turns = called > level
-    if called >= level:
-        s.below_ms = NEVER
-    else:
-        if s.below_ms == NEVER:
-            s.below_ms = now_ms
-        turns = now_ms - s.below_ms >= category.hold_ms
-    if turns:
-        s.below_ms = NEVER
-        s.level = called
-        kind = CLEAR if called == 0 else DE_ESCALATE
-        if called > level:
-            kind = RAISE if level == 0 else ESCALATE
-        if kind == RAISE:
-            s.seq = 0
-            s.episode_ms = now_ms if s.episode_ms == NEVER else max(now_ms, s.episode_ms + 1)
+    kind = move_level(called, now_ms, s, category)
+    if kind >= 0:
         cause = BY_SCORE
         if by_rule == called and by_rule > max(by_limit, by_score):
             cause = BY_RULE
@@ -278,36 +315,30 @@ def judge_source(
             cause = BY_LIMIT
         transition = transitions[n]
         n += 1
-        transition.position = position
+        transition.position = why[3]
         transition.event_ms = now_ms
         transition.episode_ms = s.episode_ms
-        transition.trigger_ms = trigger_ms
+        transition.trigger_ms = t_ms
         transition.score = score
         transition.factor = factor
         transition.coupled_percent = 100.0 * coupled
         transition.source = source
-        transition.trigger = trigger
+        transition.trigger = why[1]
         transition.coupled_from = coupled_from
         transition.rule = rule
         transition.seq = s.seq
-        transition.phase = phase
+        transition.phase = why[0]
         transition.kind = kind
-        transition.level_from = level
+        transition.level_from = level_from
         transition.level = called
         transition.cause = cause
-        transition.late = late
+        transition.late = why[2]
         note_contributors(
             transition, source, now_s, graph, signals, rows, params, category.half_life_ms
         )
         s.seq += 1
 
-    due_ms = FAR_FUTURE_MS
-    if s.below_ms != NEVER:
-        due_ms = s.below_ms + category.hold_ms
-    if fades and s.level > 0:
-        target = category.raise_at[np.int64(s.level) - 1] - category.deadband
-        if target > 0.0 and score >= target:
-            due_ms = min(due_ms, now_ms + fade_due_ms(score, target, half_life_ms))
+    due_ms = next_due_ms(now_ms, score, half_life_ms, s, category)
     if due_ms < FAR_FUTURE_MS:
         schedule(source, due_ms, clocks[0], agenda, sources)
     else:
@@ -337,16 +368,15 @@ def take_time(now_ms, position, shard, plan, state, transitions, n):
     contexts = plan[6]
     clock = clocks[0]
     while clock.turning == 0 and clock.n_agenda:
-        source = agenda[0]
+        source = np.int64(agenda[0])
         due_ms = sources[source].due_ms
         if due_ms > now_ms:
             break
         if n + ROOM > len(transitions):
             return n, False
         unschedule(source, clock, agenda, sources)
-        n = judge_source(
-            source, due_ms, DUE, source, due_ms, 0, position, plan, state, transitions, n
-        )
+        why = (np.int64(DUE), source, np.int64(0), position)
+        n = judge_source(source, due_ms, why, plan, state, transitions, n)
     # What a turn makes due waits for the next tick, also when this one has to be given again.
     clock.turning = 1
     while clock.context_ms <= now_ms:
@@ -357,10 +387,8 @@ def take_time(now_ms, position, shard, plan, state, transitions, n):
                 clock.context_source = source
                 return n, False
             if sources[source].level > 0 or sources[source].score > 0.0:
-                n = judge_source(
-                    source, turn_ms, CONTEXT_TURNED, source, turn_ms, 0, position, plan, state,
-                    transitions, n,
-                )  # fmt: skip
+                why = (np.int64(CONTEXT_TURNED), source, np.int64(0), position)
+                n = judge_source(source, turn_ms, why, plan, state, transitions, n)
             source += 1
         clock.context_source = 0
         clock.context_ms = next_turn_ms(turn_ms, contexts)
@@ -385,7 +413,7 @@ def fuse(changes, n_changes, start, shard, plan, state, transitions):
     clocks, signals = state[0], state[1]
     coupling_start, coupling_target, category_of, source_of = graph[4], graph[5], graph[6], graph[9]
     clock = clocks[0]
-    n = 0
+    n = np.int64(0)
     i = start
     while i < n_changes:
         change = changes[i]
@@ -398,7 +426,8 @@ def fuse(changes, n_changes, start, shard, plan, state, transitions):
                 break
             i += 1
             continue
-        source = source_of[sensor]
+        source = np.int64(source_of[sensor])
+        why = (np.int64(CHANGED), source, np.int64(change.late), change.position)
         first = coupling_start[source]
         last = coupling_start[source + 1]
         if clock.edge == 0:
@@ -407,16 +436,11 @@ def fuse(changes, n_changes, start, shard, plan, state, transitions):
             now_s = max(change.event_ms, state[2][source].last_ms) // 1000
             half_life_ms = categories[category_of[source]].half_life_ms
             take_change(change, signals[sensor], params[rows[sensor]], now_s, half_life_ms)
-            n = judge_source(
-                source, change.event_ms, CHANGED, source, change.event_ms, change.late,
-                change.position, plan, state, transitions, n,
-            )  # fmt: skip
+            n = judge_source(source, change.event_ms, why, plan, state, transitions, n)
             clock.edge = 1
         while first + clock.edge <= last and n + ROOM <= len(transitions):
-            n = judge_source(
-                coupling_target[first + clock.edge - 1], change.event_ms, CHANGED, source,
-                change.event_ms, change.late, change.position, plan, state, transitions, n,
-            )  # fmt: skip
+            target = np.int64(coupling_target[first + clock.edge - 1])
+            n = judge_source(target, change.event_ms, why, plan, state, transitions, n)
             clock.edge += 1
         if first + clock.edge <= last:
             break

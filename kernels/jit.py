@@ -55,11 +55,16 @@ class _KernelCache(FunctionCache):
         self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, _STAMP)
 
 
-def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def _compile(
+    function: Callable[..., Any], signature: str | None = None, **options: Any
+) -> Callable[..., Any]:
     compiled: Any = numba.njit(**_POLICY, **options)(function)
     if COMPILED:
         with contextlib.suppress(RuntimeError):  # nowhere to write: compiled anew in each process
             compiled._cache = _KernelCache(function)
+        if signature is not None:
+            compiled.compile(signature)
+            compiled.disable_compile()
     KERNELS[f"{function.__module__}.{function.__name__}"] = compiled
     return compiled
 
@@ -72,6 +77,11 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def step(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a step that kernels call now and then."""
     return _compile(function)
+
+
+def typed_step(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a step for one signature: numbers of any kind, literals too, are converted to it."""
+    return lambda function: _compile(function, signature)
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:

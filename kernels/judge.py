@@ -66,8 +66,8 @@ def judge(reading, h, c, p, changes, n):
         kind, _ = strongest(levels, p.percent)
         value = explaining_value(kind, reading, h)
         n = emit(
-            levels, value, reading.sensor, kind, reading.window, reading.position,
-            reading.event_ms, reading.late, c, changes, n,
+            levels, value, np.int64(reading.sensor), kind, np.int64(reading.window),
+            reading.position, reading.event_ms, np.int64(reading.late), c, changes, n,
         )  # fmt: skip
     settle(h, c)
     return n
@@ -76,7 +76,8 @@ def judge(reading, h, c, p, changes, n):
 @step
 def judge_rate(rate, levels, c, p):
     """Return the packed levels with those of rise and fall."""
-    reached = climb(rate, p.rise, 1.0, 0.0, 0) + climb(-rate, p.fall, 1.0, 0.0, 0) > 0
+    calm = np.int64(0)
+    reached = climb(rate, p.rise, 1.0, 0.0, calm) + climb(-rate, p.fall, 1.0, 0.0, calm) > 0
     c.n_rate = min(np.int64(c.n_rate) + 1, 255) if reached else 0
     rise = level_of(levels, RISE)
     fall = level_of(levels, FALL)
@@ -100,7 +101,7 @@ def judge_anomaly(reading, levels, h, c, p):
     old = level_of(levels, DRIFT)
     drift = 0
     if reading.warm and (old or not calm):
-        total = float(max(h.above, h.below))
+        total = np.float64(max(h.above, h.below))
         drift = climb(total, p.drift, reading.scale, p.drift_deadband, old)
     rises = rises or (drift > 0 and old == 0)
     old = level_of(levels, SPIKE)

@@ -2,17 +2,17 @@
 
 import numpy as np
 
-from kernels.jit import step
+from kernels.jit import step, typed_step
 from kernels.layout import HIGH, LOW, N_KINDS
 
 
-@step
+@typed_step("int64(int64, int64)")
 def level_of(levels, kind):
     """Return the level of one kind."""
     return np.int64(levels) >> (3 * kind) & 7
 
 
-@step
+@typed_step("int64(int64, int64, int64)")
 def with_level(levels, kind, level):
     """Return the word with the level of one kind replaced."""
     return np.int64(levels) & ~(7 << (3 * kind)) | np.int64(level) << (3 * kind)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,11 @@ from engine.rules_check import load
 from engine.simulate import MIDNIGHT, Day, generate, write_day
 from engine.simulate_city import City, build_city
 from engine.simulate_feed import OUTAGE, STRANGER
-from engine.simulate_script import HARMLESS, INCIDENTS, changes_of
+from engine.simulate_script import HARMLESS, INCIDENTS, Added, changes_of
 from engine.simulate_signals import DAY_S, NORMAL, as_read, noise, random_of, seconds, through
 from engine.truth import read_truth
 from replay_data import DAY
+from replay_data.__main__ import main
 
 TABLES = ("sources.csv", "sensors.csv", "couplings.csv", "truth.csv")
 MAX_BYTES = 4_000_000
@@ -61,6 +61,19 @@ def test_the_committed_day_is_what_the_generator_writes(day: Day, tmp_path: Path
         else:
             same = ours.cast(ours.type).equals(theirs)
         assert same, f"{name} differs: python -m replay_data writes the day anew"
+
+
+def test_the_command_writes_a_day_and_leaves_rules_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rules.toml").write_text("mine")
+    monkeypatch.setattr("sys.argv", ["replay_data", "--seed", "7", str(tmp_path)])
+    main()
+    assert "319 sensors, 153 sources, 32 rows of truth" in capsys.readouterr().out
+    assert (tmp_path / "rules.toml").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *TABLES, "readings.parquet", "rules.toml",
+    }  # fmt: skip
 
 
 def test_the_committed_day_is_small() -> None:
@@ -126,7 +139,7 @@ def test_scenes_have_kinds_of_their_own_and_end_after_they_start() -> None:
 def test_points_of_the_day_ascend() -> None:
     for scene in (*INCIDENTS, *HARMLESS):
         for change in scene.changes:
-            if "points" in {each.name for each in fields(change)}:
+            if isinstance(change, Added):
                 at = [seconds(clock) for clock, _ in change.points]
                 assert at == sorted(set(at)), (scene.kind, change.sensor)
 
