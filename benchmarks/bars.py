@@ -10,6 +10,10 @@ from typing import Any
 from benchmarks.measure import Measured, Spread
 
 
+MOST_TOLD = 200
+"""Characters that the table shows of what went wrong."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bar:
     """One line of the table."""
@@ -185,4 +189,6 @@ def measure(bar: Bar) -> Result:
     try:
         return Result(bar=bar, measured=bar.function()())
     except Exception as error:
-        return Result(bar=bar, problem=f"{type(error).__name__}: {error}")
+        lines = str(error).strip().splitlines() or ["no message"]
+        told = lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1].strip()}"
+        return Result(bar=bar, problem=f"{type(error).__name__}: {told}"[:MOST_TOLD])

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -25,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.measure import Measured, Spread, pin_to_one_core
+from benchmarks.measure import Measured, Spread
 from benchmarks.workloads import Feed, rules_text
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +36,7 @@ FORMS = ("dictionary", "plain", "dense")
 """How ids lie in the file: dictionary pages, plain pages (what a writer falls back to when its
 dictionary outgrows the default of 1 MB), or dense indices with the catalog's digest."""
 N_TURNS = 5
-CHILD = "import sys; from benchmarks.bench_replay import child; child(sys.argv[1:])"
+CHILD = ("-m", "benchmarks.replay_once")
 
 
 class Site:
@@ -79,9 +76,10 @@ class Site:
             schema = schema.with_metadata({"tocsin.catalog": self.digest})
         feed = Feed(self.n_sensors, incidents=INCIDENTS)
         names = pa.array(self.names)
-        page = {"dictionary_pagesize_limit": 64 << 20} if form == "dictionary" else {}
-        encoded = {"use_dictionary": False} if form == "plain" else {}
-        with pq.ParquetWriter(path, schema, compression="zstd", **page, **encoded) as writer:
+        options = {"dictionary_pagesize_limit": 64 << 20} if form == "dictionary" else {}
+        if form == "plain":
+            options = {"use_dictionary": False}
+        with pq.ParquetWriter(path, schema, **options) as writer:
             for start in range(0, n_readings, ROWS_PER_GROUP):
                 readings = feed.batch(min(ROWS_PER_GROUP, n_readings - start))
                 sensor = pa.array(readings.sensor)
@@ -95,64 +93,13 @@ class Site:
         """Replay a history in a process of its own, with plain decoding of it before each turn."""
         given = [self.folder, self.history(n_readings, form), turns]
         done = subprocess.run(
-            [sys.executable, "-c", CHILD, *map(str, given)],
+            [sys.executable, *CHILD, *map(str, given)],
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
             raise RuntimeError(f"exit {done.returncode}: {done.stderr.strip()[-500:]}")
         found: dict[str, Any] = json.loads(done.stdout)
         return found
-
-
-def decode(path: Path) -> int:
-    """Decode a file's columns batch by batch and do nothing with them; return the rows."""
-    table = pq.ParquetFile(
-        path, read_dictionary=["sensor"] if "dictionary" in path.name else None, pre_buffer=False
-    )
-    return sum(len(batch) for batch in table.iter_batches(1 << 17, use_threads=False))
-
-
-def child(arguments: list[str]) -> None:
-    """Replay in this process and print what it took as JSON."""
-    pin_to_one_core()
-    pa.set_cpu_count(1)
-    folder, path, turns = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
-    from engine.replay import Job, prepare
-
-    job = Job(
-        readings=(path,), catalog=folder / "city.catalog", rules=folder / "rules.toml",
-        output=folder / f"{path.stem}.jsonl",
-    )  # fmt: skip
-    found: dict[str, Any] = {"replay_ns": [], "decode_ns": [], "wall_s": []}
-    for turn in range(turns):
-        replay = prepare(job)
-        if turn == 0:
-            replay.warm_up()
-        if turns > 1:
-            begin = time.process_time_ns()
-            n = decode(path)
-            found["decode_ns"].append((time.process_time_ns() - begin) / n)
-        begin = time.process_time_ns()
-        told = replay.run().as_dict()
-        found["replay_ns"].append((time.process_time_ns() - begin) / told["readings"])
-        found["wall_s"].append(told["wall_s"])
-        found |= {key: told[key] for key in ("readings", "alerts", "state_bytes", "counts")}
-    found["peak_bytes"] = peak_bytes()
-    json.dump(found, sys.stdout)
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process has had.
-
-    Not `ru_maxrss` where there is better: a process inherits the peak of the one that started it.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        peak = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
-        if peak:
-            return int(peak[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @contextmanager

@@ -33,6 +33,8 @@ _FIELDS = (
     "coupled_from", "rule", "seq", "kind", "level_from", "level", "cause", "late",
 )  # fmt: skip
 LEAST_SHARE = 10
+LEAST_PERCENT = 1.0
+"""A neighbour whose influence has faded below it is not named."""
 MOST_KNOWN = 100_000
 """Sources whose unchanging parts are kept encoded."""
 
@@ -151,7 +153,7 @@ class AlertRecords:
         named = [self._contributor(part) for part in contributor if part[1] >= 0]
         rule_name = self.plan.rules.rules[rule].name if rule >= 0 else None
         coupled = None
-        if coupled_from >= 0:
+        if coupled_from >= 0 and coupled_percent >= LEAST_PERCENT:
             influence = round(coupled_percent, 1)
             coupled = {"source": self._known[coupled_from].id, "influence": influence}
         reasons = [] if kind == CLEAR else self._reasons(contributor, named)

@@ -294,7 +294,10 @@ def demo(
     speed: Annotated[
         float | None,
         typer.Option(
-            min=0.001, metavar="X", help="Event time per wall time; by default as fast as it reads."
+            min=0.001,
+            metavar="X",
+            help="Event time per wall time; by default a day in 20 s on a terminal, and as fast as "
+            "it reads in a pipe.",
         ),
     ] = None,
     as_json: AsJson = False,

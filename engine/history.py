@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.adapters import Adapter
 from engine.columns import numbers
 from engine.files import HistoryFile, discover
 from engine.merge import MAX_CHUNK_ROWS, Chunk, Lane, Merge, Spills, columns_of
-from engine.readings import Readings
+from engine.readings import Readings, read_only
 from engine.sensor_ids import SensorIds, Tally
 from engine.shapes import Shape
 from engine.tables import Group, Table, open_table
@@ -353,10 +352,3 @@ def _slot(n: int) -> Readings:
     return Readings(
         np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n), np.zeros(n, np.uint8)
     )
-
-
-def read_only(column: NDArray[Any]) -> NDArray[Any]:
-    """Return a view that can't be written to."""
-    view = column.view()
-    view.flags.writeable = False
-    return view

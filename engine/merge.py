@@ -27,7 +27,7 @@ MAX_OPEN = 256
 """Lanes that are read at the same time."""
 BUDGET_ROWS = 1 << 19
 """Readings in flight, shared by the lanes that are open."""
-MAX_CHUNK_ROWS = 1 << 17
+MAX_CHUNK_ROWS = 1 << 18
 _MIN_CHUNK_ROWS = 1 << 10
 _SPILL_ROWS = 1 << 13
 

@@ -1,11 +1,19 @@
 """A batch of the log as columns: what decoding yields and the pipeline takes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.layout import TICK
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view that can't be written: kernels are compiled once, for arrays of this kind."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,6 +29,8 @@ from kernels.layout import TICK
 
 BATCH = 65_536
 SNAPSHOT_EVERY_S = 60.0
+ENCODE_TOGETHER = 256
+"""Alerts that are written at once."""
 _MASK = (1 << 64) - 1
 
 
@@ -133,6 +135,8 @@ class Replay:
             notes=[str(note) for note in plan.notes],
         )
         self._going = False  # past what a snapshot covers
+        self._pending: list[NDArray[Any]] = []  # transitions that are not yet written
+        self._n_pending = 0
 
     def _opened_sink(self) -> Sink:
         mark = None
@@ -179,6 +183,9 @@ class Replay:
                         self._save()
                         saved = self._clock()
             self._finish(weaver, on_alerts)
+        except InputError:
+            self._encode()  # what was found before the fault stays
+            raise
         finally:
             # after finish: nothing left to close
             self.sink.leave()
@@ -269,15 +276,27 @@ class Replay:
         if not len(transitions):
             return
         summary.alerts.add(transitions)
-        if self.job.output is not None or on_alerts is not None:
-            records = self.line.records.encode(transitions)
-            self.sink.write(records)
-            if on_alerts is not None:
-                on_alerts(records)
+        if self.job.output is None and on_alerts is None:
+            return
+        self._pending.append(transitions)
+        self._n_pending += len(transitions)
+        # many at once are written in less time each; who watches waits for none
+        if on_alerts is not None or self._n_pending >= ENCODE_TOGETHER:
+            self._encode(on_alerts)
+
+    def _encode(self, on_alerts: Callable[[list[bytes]], None] | None = None) -> None:
+        if not self._pending:
+            return
+        records = self.line.records.encode(np.concatenate(self._pending))
+        self._pending, self._n_pending = [], 0
+        self.sink.write(records)
+        if on_alerts is not None:
+            on_alerts(records)
 
     def _save(self) -> None:
         assert self.job.snapshot is not None
         # the alert log first: a snapshot must never be ahead of what it goes with
+        self._encode()
         mark = self.sink.mark()
         extra = {"position": self._position, "log_digest": self._digest.value, "output": mark}
         self._snapshots.save(self.job.snapshot, self.line, extra)
@@ -291,6 +310,7 @@ class Replay:
         if summary.interrupted and not self._going:
             summary.notes.append("interrupted before the first new reading: nothing was changed")
         elif summary.interrupted:
+            self._encode()
             self.sink.leave()
             if self.sink.name is not None:
                 summary.output = self.sink.name
@@ -299,6 +319,7 @@ class Replay:
             ending = weaver.ending()
             if len(ending):
                 self._push(ending, on_alerts)
+            self._encode()
             self.sink.finish()
             summary.output = None if self.job.output is None else str(self.job.output)
         self._report(weaver)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.catalog_file import text_buffers
+from engine.readings import read_only
 from kernels.resolve import BLOCK, MAX_PROBE, build_table, resolve_ids, table_words
 
 _SEEDS = 8
@@ -70,8 +71,8 @@ class Resolver:
         # scratch of this call alone: a resolver serves any number of threads
         tags, where = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.int64)
         resolve_ids(
-            offset,
-            octets,
+            read_only(offset),
+            read_only(octets),
             self._slots,
             self._octets,
             self._seed,

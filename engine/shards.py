@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.plan import Plan
-from engine.readings import Readings
+from engine.readings import Readings, read_only
 from engine.state import State
 from kernels.agenda import schedule
 from kernels.control import ROOM
@@ -29,13 +29,6 @@ Array = np.ndarray[Any, Any]
 
 N_CHANGES = 8192
 N_TRANSITIONS = 4096
-
-
-def read_only(array: Array) -> Array:
-    """Return a view that can't be written: kernels are compiled once, for arrays of this kind."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 class Shard:
@@ -94,7 +87,11 @@ class Shard:
         """Run the detectors from ``start`` on; return (records consumed, changes written)."""
         log = (readings.sensor, readings.event_ms, readings.value, readings.quality)
         return detect(
-            *map(read_only, log), start, *self._detect_given, *self._detect_state, self.changes
+            *(read_only(column) for column in log),
+            start,
+            *self._detect_given,
+            *self._detect_state,
+            self.changes,
         )
 
     def fuse(self, n_changes: int, start: int) -> tuple[int, Array]:

@@ -134,10 +134,11 @@ class Summary:
         if unknown:
             names = list(self.unknown_ids)
             count = f"over {len(names):,}" if self.unknown_overflow else f"{len(names):,}"
+            kind = "sensor" if count == "1" else "sensors"
             sample = ", ".join(names[:SAMPLE_IDS])
             every = " (all of them: is it the right catalog, the right adapter?)"
             found.append(
-                f"{unknown:,} readings of {count} unknown sensors, e.g. {sample}"
+                f"{unknown:,} readings of {count} unknown {kind}, e.g. {sample}"
                 + (every if unknown == self.readings else "")
             )
         return found

@@ -26,8 +26,8 @@ _FAR_MS = 1 << 62
 class Zone(NamedTuple):
     """A time zone as a table: `offset_ms[i]` holds for wall times from `from_ms[i]` on.
 
-    A wall time that occurs twice, when clocks go back, is taken as the first of the two; one that is
-    skipped, when they go forward, as if they had not.
+    A wall time that occurs twice, when clocks go back, is taken as the first of the two; one that
+    is skipped, when they go forward, as if they had not.
     """
 
     name: str

@@ -60,8 +60,8 @@ def params_row(**given: Any) -> np.ndarray:
     row = np.zeros(1, PARAMS)
     inert: dict[str, Any] = {
         "scale": 1.0,
-        "range_low": -np.inf,
-        "range_high": np.inf,
+        "range_low": -1e30,
+        "range_high": 1e30,
         "clip": 3.0,
         "min_deviation": 1.0,
         "allowance": 0.5,

@@ -54,7 +54,7 @@ def test_the_summary_is_a_table_on_standard_output(small, day, tmp_path, capfd):
     for word in ("readings", "1,200 in", "rejects", "episodes", "raised by", "top sources"):
         assert word in out
     assert "raise" in out
-    assert "unknown sensors, e.g. stranger" in err
+    assert "unknown sensor, e.g. stranger" in err
 
 
 def test_json_is_one_object_and_nothing_else(small, day, capfd):

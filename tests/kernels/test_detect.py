@@ -5,22 +5,38 @@ from __future__ import annotations
 import os
 from collections import Counter
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.layout import (
     ACKNOWLEDGE,
     COUNT_NAMES,
+    DEVIATION,
     KIND_NAMES,
     MAX_EVENT_MS,
+    MEAN,
     TICK,
     UNKNOWN,
+    WINDOW,
 )
 from tests.kernel_line import Line, assert_detects_as_oracle, of_kernel, split
 from tests.oracle import Oracle, Record
-from tests.worlds import START_MS, one_sensor_plan, params_row, random_value, world, worlds
+from tests.worlds import (
+    NONE,
+    START_MS,
+    one_sensor_plan,
+    params_row,
+    random_plan,
+    random_value,
+    steered,
+    window_row,
+    world,
+    worlds,
+)
 
 N_SEEDS = 12 if os.environ.get("NUMBA_DISABLE_JIT") == "1" else 150
 
@@ -147,25 +163,40 @@ def test_values_are_converted_before_anything_is_compared():
     assert abs(change["value"] - 20.0) < 1e-12
 
 
-@given(st.randoms(use_true_random=False))
-def test_extreme_values_and_times_are_bounded_and_counted(rng):
-    # no profile, hence no range: anything finite is taken, up to the ends of float64
-    huge = [1.7e308, -1.7e308, 5e-324, 1e39, -1e39, 0.0, np.nan, np.inf]
-    windows_too = world(rng, 0).plan
-    oracle, line = Oracle(windows_too), Line(windows_too)
-    open_rows = windows_too.params
-    open_rows["range_low"], open_rows["range_high"] = -np.inf, np.inf
+def extremes(rng: Random) -> tuple[SimpleNamespace, list[Record]]:
+    """Draw a plan with the widest range, and a log of what should never come."""
+    plan, _ = random_plan(rng)
+    plan.params["range_low"], plan.params["range_high"] = -1e30, 1e30
+    plan.params["scale"] = rng.choice([1.0, 10.0, 1e-300])
     times = [0, 1, -1, 2**63 - 1, -(2**63), MAX_EVENT_MS - 1, MAX_EVENT_MS, START_MS]
+    values = [1.7e308, -1.7e308, 5e-324, 1e39, -1e39, 1e29, 0.0, -0.0, np.nan, np.inf]
     records = [
         Record(
-            rng.randrange(windows_too.catalog.n_sensors),
+            rng.randrange(plan.catalog.n_sensors),
             rng.choice(times),
-            rng.choice([*huge, random_value(rng, 0.0)]),
+            rng.choice([*values, random_value(rng, 0.0)]),
         )
         for _ in range(40)
     ]
-    line.detect_all(records)
-    taken = sum(line.counts[name] for name in COUNT_NAMES[:10])
-    assert taken == 40
-    assert line.position == 40
-    del oracle
+    return plan, records
+
+
+@given(steered(extremes))
+def test_extreme_values_and_times_are_bounded_and_counted(drawn):
+    plan, records = drawn
+    line = assert_detects_as_oracle(plan, records)
+    assert sum(line.counts[name] for name in COUNT_NAMES[:10]) == len(records)
+    floats = [line.state.hot[name] for name in ("anchor", "last", "mean", "deviation", "older")]
+    assert all(np.isfinite(column).all() for column in floats)
+
+
+@pytest.mark.parametrize("absurd", [1e39, -1.7e308, 1e31])
+def test_absurd_value_does_not_blind_a_sensor_for_ever(absurd):
+    fields = {"memory_n": 16, "warmup_n": 4, "min_deviation": 0.5, "z": [4, *NONE[1:]]}
+    window = window_row(aggregate=MEAN, high=[20, *NONE[1:]])
+    plan = one_sensor_plan(params_row(**fields), [window])
+    values = [7.0] * 3 + [absurd] + [7.0] * 20 + [99.0]
+    records = [Record(0, START_MS + 1000 * i, v) for i, v in enumerate(values)]
+    changes = of_kernel(assert_detects_as_oracle(plan, records) and Line(plan).detect_all(records))
+    assert changes[-1]["position"] == 24
+    assert changes[-1]["levels"][DEVIATION] == changes[-1]["levels"][WINDOW] == 1
