@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks.limits import Lines
-from benchmarks.measure import Measured, Spread, by_turns, ratios
+from benchmarks.measure import Measured, Spread, best_over_best, by_turns, ratios
 from benchmarks.naive import NaiveLine
 from benchmarks.workloads import BATCH, Feed, plan_of
 from engine.pipeline import Pipeline
@@ -27,8 +27,8 @@ N_SENSORS = 1_000_000
 OUTLIERS = 0.001
 N_WARM = 64
 """Batches in random order before anything is timed, and in which parity is checked first."""
-N_TURNS = 9
-N_EACH = 16
+N_TURNS = 15
+N_EACH = 8
 """Batches of a turn."""
 MOST_DIFFERING = 1e-3
 """Share of the changes that may differ: we keep float32, the naive loop float64."""
@@ -136,8 +136,9 @@ def measure_detect(windowed: bool = False) -> Measured:
     turns, details = race(windowed)
     return Measured(
         figure=ratios(turns["ours"], turns["limit"]),
-        limit=f"{details['limit_ns']:.1f} ns a line; ours {details['ours_ns']:.1f} ns",
-        details=details,
+        limit=f"{details['limit_ns']:.1f} ns a line, ours {details['ours_ns']:.1f} ns;"
+        f" best turn of each {best_over_best(turns['ours'], turns['limit']):.2f} ×",
+        details={**details, "best_over_best": best_over_best(turns["ours"], turns["limit"])},
     )
 
 
@@ -148,7 +149,8 @@ def measure_naive() -> Measured:
     windowed = ratios(with_window["naive"], with_window["ours"])
     return Measured(
         figure=ratios(turns["naive"], turns["ours"]),
-        limit=f"naive {details['naive_ns']:.0f} ns; with the window {windowed.median:.1f} ×",
+        limit=f"naive {details['naive_ns']:.0f} ns, ours {details['ours_ns']:.1f} ns;"
+        f" with the window {windowed.median:.1f} ×",
         details={**details, "with_window": windowed.median},
     )
 

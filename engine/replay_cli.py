@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,22 @@ def run(
 def prepared(job: Job, stderr: Console) -> Replay:
     """Open what the job needs and compile the kernels, saying so if it takes a while."""
     replay = prepare(job)
-    if stderr.is_terminal:
-        with stderr.status(_COMPILING):
-            seconds = replay.warm_up()
-    else:
+    with stderr.status("loading kernels…") if stderr.is_terminal else nullcontext() as status:
+
+        def say() -> None:
+            # from the cache they come faster than this
+            if status is None:
+                stderr.print(_COMPILING)
+            else:
+                status.update(_COMPILING)
+
+        timer = threading.Timer(_WORTH_SAYING_S, say)
+        timer.daemon = True
+        timer.start()
         seconds = replay.warm_up()
+        timer.cancel()
     if seconds > _WORTH_SAYING_S:
-        stderr.print(f"{_COMPILING} {seconds:.1f} s")
+        stderr.print(f"compiled the kernels in {seconds:.1f} s")
     return replay
 
 

@@ -61,7 +61,7 @@ class AlertTally:
 
     def by_detector(self) -> dict[str, int]:
         """Return raises and escalations by the detector that contributed most, most first."""
-        names = (*KIND_NAMES, "coupling, rule or fading alone")
+        names = (*KIND_NAMES, "coupling or rule")
         found = {name: n for name, n in zip(names, self._by_detector.tolist(), strict=True) if n}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 

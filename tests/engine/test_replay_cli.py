@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from engine import replay_cli
 from engine.cli import main
 from engine.replay import Progress
 from engine.replay_cli import duration, moment, report, short, shown, stopping
+from engine.replay_cli import prepared as prepared_cli
 from engine.summary import Summary
 from tests.engine.histories import write
 from tests.engine.replays import City, city, job, one_file, prepared, readings
@@ -214,6 +216,23 @@ def test_the_command_runs_as_a_process_and_is_quiet_in_a_pipe(small, day):
     assert done.returncode == 0
     assert orjson.loads(done.stdout)["readings"] == 1200
     assert b"\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_compiling_is_said_when_it_takes_a_while(small, day, monkeypatch, capfd, terminal, seconds):
+    monkeypatch.setattr(replay_cli, "_WORTH_SAYING_S", 0.1)
+
+    def warm_up(replay):
+        time.sleep(seconds)
+        return seconds
+
+    monkeypatch.setattr("engine.replay.Replay.warm_up", warm_up)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=100, color_system=None)
+    prepared_cli(job(small, day), console)
+    assert ("compiling kernels (once, cached)…" in screen.getvalue()) is (seconds > 0)
+    assert ("compiled the kernels in 0.3 s" in screen.getvalue()) is (seconds > 0)
 
 
 def test_bad_parameters_are_usage(small, day):

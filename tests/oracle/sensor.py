@@ -37,6 +37,7 @@ from tests.oracle.detectors import (
 from tests.oracle.memory import Bin, Latch, Window
 from tests.oracle.numbers import f32, older_by
 
+
 @dataclass(frozen=True)
 class Change:
     """New signals of one sensor: what detection hands to fusion."""
@@ -101,7 +102,7 @@ class Sensor:
     def take(self, t: int, value: float, quality: int) -> int:
         """Take a reading whose time the log has accepted; return what it is counted as."""
         v = value * self.row.scale + self.row.offset
-        fault = self._fault(value, v, quality)
+        fault = self._fault(v, quality)
         if self.newest_ms is not None and t < self.newest_ms:
             if fault is None:
                 detect_windows(self, self.window_params, v, t, judge=False)
@@ -115,10 +116,10 @@ class Sensor:
         self._take_good(t, dt_ms, v)
         return ACCEPTED
 
-    def _fault(self, value: float, v: float, quality: int) -> int | None:
+    def _fault(self, v: float, quality: int) -> int | None:
         if quality != 0:
             return BAD_QUALITY
-        if not math.isfinite(value):
+        if not math.isfinite(v):
             return NOT_FINITE
         if v < self.row.range_low or v > self.row.range_high:
             return OUT_OF_RANGE
