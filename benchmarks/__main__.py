@@ -10,11 +10,11 @@ import json
 import os
 import platform
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.bars import BARS, Result, measure
@@ -46,7 +46,7 @@ def rich_table(results: list[Result]) -> Table:
     """Return the table for a terminal."""
     table = Table(*COLUMNS, show_lines=True)
     for result in results:
-        *cells, verdict = result.cells()
+        *cells, verdict = map(escape, result.cells())
         table.add_row(*cells, f"[{STYLES[verdict]}]{verdict}[/]")
     return table
 
@@ -68,8 +68,10 @@ def main() -> int:
     results = []
     for bar in BARS:
         if not asked.only or bar.key in asked.only:
-            with stderr.status(f"measuring: {bar.key}") if stderr.is_terminal else nullcontext():
-                results.append(measure(bar))
+            if stderr.is_terminal:
+                # no spinner: its thread would be measured along
+                stderr.print(f"measuring {bar.key}: {bar.what}", style="dim")
+            results.append(measure(bar))
     pinned = f"core {core}" if core >= 0 else "not pinned to a core"
     if asked.json:
         lines = [result.as_dict() for result in results]

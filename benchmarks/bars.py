@@ -9,7 +9,6 @@ from typing import Any
 
 from benchmarks.measure import Measured, Spread
 
-
 MOST_TOLD = 200
 """Characters that the table shows of what went wrong."""
 

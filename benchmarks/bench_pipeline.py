@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from benchmarks.limits import Lines
 from benchmarks.measure import Measured, Spread, by_turns
@@ -18,6 +19,9 @@ from engine.decode import decode_arrow
 from engine.pipeline import Pipeline
 from engine.readings import Readings
 from engine.sensor_ids import CATALOG_KEY
+
+# as in the table: what others take from the core does not count
+pytestmark = pytest.mark.benchmark(timer=time.process_time)
 
 N_SENSORS = 100_000
 INCIDENTS = 0.00015

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine import zones
@@ -99,6 +98,8 @@ def qualities(array: pa.Array, good: tuple[int | str, ...] = (0,)) -> NDArray[np
         whole = np.clip(np.where(absent, 0, grade), -1, 1 << 40).astype(np.int64)
         return qualities(pa.array(whole, mask=absent), good)
     elif is_text(kind):
+        import pyarrow.compute as pc
+
         spelt = texts([str(each) for each in good]).cast(kind)
         column = (~bits(pc.is_in(array, value_set=spelt))).astype(np.uint8)
     else:
@@ -192,6 +193,8 @@ class Clock:
 
     def _patterned(self, array: pa.Array) -> NDArray[np.int64]:
         if "%z" not in self.format and "%f" not in self.format:
+            import pyarrow.compute as pc
+
             try:
                 return self._stamps(pc.strptime(array, self.format, "us"))
             except pa.ArrowInvalid:

@@ -26,7 +26,7 @@ from kernels.weave import NEWEST, begin, running_newest, weave
 
 TICKS_KEY = b"tocsin.ticks"
 """Key of the schema metadata by which a dump of a log says whether it has ticks: `yes` or `no`."""
-SORT_ROWS = 1 << 21
+SORT_ROWS = 1 << 20
 """Readings sorted at once; longer histories are sorted piece by piece and merged."""
 _PEEK_ROWS = 1 << 10
 
@@ -83,6 +83,11 @@ class History:
         self._sort = sort
         self._readers = [_Reader(file, self) for file in self.files]
         self.n_bytes = sum(file.n_bytes for file in self.files)
+
+    def check(self) -> None:
+        """Open the first file, to raise what is wrong with it before anything takes time."""
+        for reader in self._readers[:1]:
+            reader.check()
 
     def has_ticks(self) -> bool:
         """Whether the files are dumps of a log with ticks of its own, so that none go in."""
@@ -160,6 +165,10 @@ class _Reader:
         ids = SensorIds(history.catalog, tally)
         path, keys = self.file.path, self.file.keys
         return table, Shape(history.adapter, table.schema, path, keys, history.catalog, ids, tally)
+
+    def check(self) -> None:
+        """Raise what is wrong with the file's schema under the adapter."""
+        self._opened(Tally())
 
     def _groups(self, table: Table, shape: Shape) -> tuple[list[int] | None, int | None]:
         """Return the groups of rows that the span does not exclude, and a bound below their times.

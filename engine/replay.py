@@ -122,6 +122,7 @@ class Replay:
             sort=job.sort,
             jump_ms=int(plan.max_late_ms),
         )
+        self.history.check()
         self._digest = _LogDigest()
         self._position = 0  # records of the log that the line has taken
         self._resumed: dict[str, Any] | None = None
