@@ -18,7 +18,9 @@ def view(array: pa.Array) -> NDArray[Any]:
     dtype = _dtype(array.type)
     content = array.buffers()[1]
     if content is None or not len(array):
-        return np.zeros(len(array), dtype)
+        nothing = np.zeros(len(array), dtype)
+        nothing.flags.writeable = False
+        return nothing
     return np.frombuffer(content, dtype, len(array), array.offset * dtype.itemsize)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from engine.arrow_views import view
 from engine.errors import CatalogError, OutputError
 
 FORMAT_VERSION = 1
@@ -201,4 +202,4 @@ def read_columns(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _view(column: Any, dtype: str) -> Any:
-    return column.values if dtype == TEXT else column.values.to_numpy(zero_copy_only=True)
+    return column.values if dtype == TEXT else view(column.values)

@@ -246,17 +246,21 @@ def replay(
         int, typer.Option("--threads", min=1, max=1024, metavar="N", help="Threads to run on.")
     ] = 1,
     snapshot: Annotated[
-        Path | None,
-        typer.Option("--snapshot", metavar="PATH", help="Write the state here at the end."),
+        str | None,
+        typer.Option(
+            "--snapshot",
+            metavar="PLACE",
+            help="Write the state here at the end: a path, or s3://, gs://, hdfs://.",
+        ),
     ] = None,
     resume: Annotated[
-        Path | None,
-        typer.Option("--resume", metavar="PATH", help="Begin with the state of this snapshot."),
+        str | None,
+        typer.Option("--resume", metavar="PLACE", help="Begin with the state of this snapshot."),
     ] = None,
     as_json: AsJson = False,
     sort: Annotated[
         bool,
-        typer.Option("--sort", help="Sort a file that is not in event-time order (in memory)."),
+        typer.Option("--sort", help="Sort by event time first (through temporary files)."),
     ] = False,
     batch: Annotated[
         int | None,

@@ -21,6 +21,8 @@ from kernels.layout import (
     WINDOW_PARAMS,
 )
 
+WIDEST = 1e30
+"""Bound of every range: beyond it float32 would overflow and blind a sensor for good."""
 SIGMA = 1.2533141373155001
 """A normal signal's sigma in mean absolute residuals, √(π/2)."""
 INERT_HALF_MS = 150_000
@@ -50,7 +52,7 @@ def inert_row(rules: Rules) -> Array:
     """Return the parameters of a sensor without a profile: only its absence is noticed."""
     row = np.zeros((), PARAMS)
     row["scale"] = 1.0
-    row["range_low"], row["range_high"] = -math.inf, math.inf
+    row["range_low"], row["range_high"] = -WIDEST, WIDEST
     row["high"], row["low"] = math.inf, -math.inf
     for key in ("rise", "fall", "z", "drift", "spike_at"):
         row[key] = math.inf
@@ -75,7 +77,7 @@ def profile_row(rules: Rules, profile: Profile, first_window: int) -> Array:
     """Return a profile's parameters, all but unit, quantity and percent."""
     row = inert_row(rules)
     limits, live = profile.limits, profile.liveness
-    row["range_low"], row["range_high"] = profile.range
+    row["range_low"], row["range_high"] = np.clip(profile.range, -WIDEST, WIDEST)
     row["high"], row["low"] = limits.high.limits(), limits.low.limits(-math.inf)
     row["deadband"] = limits.deadband
     row["on_ms"], row["off_ms"] = limits.on_delay_s.ms(), limits.off_delay_s.ms()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from engine.arrow_views import column_of, view
 from engine.errors import Fault, RulesError
 from engine.plan_params import inert_row, percent_table, profile_row, set_quiet, window_row
 from engine.rules import Rules
@@ -71,8 +72,8 @@ def _groups(catalog: Catalog) -> tuple[list[tuple[int, int, int]], Array]:
     key = catalog.category.astype(np.int64)[catalog.sensor_source]
     key = (key * n_quantities + catalog.quantity) * n_units + catalog.unit
     # hashing 3 million keys takes a tenth of what np.unique takes to sort them
-    encoded = pa.array(key).dictionary_encode()
-    distinct = encoded.dictionary.to_numpy(zero_copy_only=False).astype(np.int64)
+    encoded = column_of(key, pa.int64()).dictionary_encode()
+    distinct = view(encoded.dictionary)
     order = np.argsort(distinct)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
@@ -80,7 +81,7 @@ def _groups(catalog: Catalog) -> tuple[list[tuple[int, int, int]], Array]:
     for code in distinct[order].tolist():
         rest, unit = divmod(code, n_units)
         keys.append((*divmod(rest, n_quantities), unit))
-    return keys, rank[encoded.indices.to_numpy()]
+    return keys, rank[view(encoded.indices)]
 
 
 def _base_rows(
@@ -184,7 +185,7 @@ def _distinct(table: Array) -> tuple[Array, Array]:
     encoded = packed.dictionary_encode()
     lines = np.frombuffer(encoded.dictionary.buffers()[1], np.float64)
     lines = lines.reshape(-1, table.shape[1])[: len(encoded.dictionary)]
-    return lines, encoded.indices.to_numpy().astype(np.int64)
+    return lines, view(encoded.indices).astype(np.int64)
 
 
 def _replace_limits(rows: Array, own: Array) -> None:

@@ -72,6 +72,9 @@ class Time(Section):
         return parse_offset(self.utc_offset)
 
     def flaws(self) -> Iterator[Flaw]:
+        if self.tick_s > self.max_ahead_s:
+            bound = f"must be at most max_ahead_s, {self.max_ahead_s:.15g}"
+            yield Flaw(("tick_s",), bound, self.tick_s, (("max_ahead_s",),))
         if self.late_after_s > self.max_late_s:
             bound = f"must be at most max_late_s, {self.max_late_s:.15g}"
             yield Flaw(("late_after_s",), bound, self.late_after_s, (("max_late_s",),))

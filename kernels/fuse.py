@@ -94,7 +94,7 @@ def own_score(source, now_s, graph, signals, rows, params, half_life_ms):
 def term_bits(source, near, graph, signals, rows, params, terms):
     """Return one bit for each term (of this source, or of one coupled into others) that holds."""
     sensor_start = graph[0]
-    bits = 0
+    bits = np.int64(0)
     for sensor in range(sensor_start[source], sensor_start[source + 1]):
         levels = signals[sensor].levels
         if levels == 0:
@@ -107,7 +107,7 @@ def term_bits(source, near, graph, signals, rows, params, terms):
                 and term.near == near
                 and level_of(levels, np.int64(term.kind)) >= term.level
             ):
-                bits |= 1 << t
+                bits |= np.int64(1) << np.int64(t)
     return bits
 
 

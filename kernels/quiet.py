@@ -141,11 +141,13 @@ def run_quiet(
         ask_ahead(at, stride, sensor, hot)
         s = np.int64(sensor[at])
         t_ms = event_ms[at]
+        if (t_ms < 0) | (t_ms >= MAX_EVENT_MS):
+            break
         ahead_ms = t_ms - watermark_ms
-        if (ahead_ms > max_ahead_ms) | (-ahead_ms > most_late_ms) | (t_ms >= MAX_EVENT_MS):
+        if (ahead_ms > max_ahead_ms) | (-ahead_ms > most_late_ms):
             break
         if (s < shard_low) | (s >= shard_high):
-            if (s < 0) | (s >= n_sensors) | (t_ms < 0):
+            if (s < 0) | (s >= n_sensors):
                 break
             watermark_ms = max(watermark_ms, t_ms)
             i += 1
@@ -164,7 +166,6 @@ def run_quiet(
             & (p.n_windows <= 1)
             & (v >= p.range_low)
             & (v <= p.range_high)
-            & (abs(v) < np.inf)
         )
         if not usual:
             break

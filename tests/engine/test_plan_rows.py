@@ -71,7 +71,7 @@ def test_a_sensor_without_a_profile_only_knows_absence() -> None:
     assert plan.n_unprofiled == 1
     assert plan.profile_of_row[plan.row[1]] is None
     assert row["quiet_high"] == INF and row["warmup_n"] == 2**31 - 1
-    assert (row["bad_after_n"], row["range_high"]) == (0, INF)
+    assert (row["bad_after_n"], row["range_high"]) == (0, 1e30)
     assert (row["quantity"], plan.catalog.quantities[row["quantity"]]) == (1, "smoke")
     assert plan.absent_ms.tolist() == [180_000, 180_000]
     assert row["percent"][ABSENCE][row["absence_level"]] == 40

@@ -25,18 +25,8 @@ from kernels.layout import (
 )
 from tests.kernel_line import Line, assert_detects_as_oracle, of_kernel, split
 from tests.oracle import Oracle, Record
-from tests.worlds import (
-    NONE,
-    START_MS,
-    one_sensor_plan,
-    params_row,
-    random_plan,
-    random_value,
-    steered,
-    window_row,
-    world,
-    worlds,
-)
+from tests.plans import NONE, START_MS, one_sensor_plan, params_row, window_row
+from tests.worlds import random_plan, random_value, steered, world, worlds
 
 N_SEEDS = 12 if os.environ.get("NUMBA_DISABLE_JIT") == "1" else 150
 

@@ -11,18 +11,8 @@ from hypothesis import given
 from kernels.layout import DEVIATION
 from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
-from tests.worlds import (
-    BASES,
-    DAY_MS,
-    NONE,
-    START_MS,
-    deviation_fields,
-    liveness_fields,
-    one_sensor_plan,
-    params_row,
-    random_series,
-    steered,
-)
+from tests.plans import DAY_MS, NONE, START_MS, one_sensor_plan, params_row
+from tests.worlds import BASES, deviation_fields, liveness_fields, random_series, steered
 
 QUIET = {"memory_n": 100, "warmup_n": 4, "z": [4, 8, *NONE[2:]], "min_deviation": 0.5}
 

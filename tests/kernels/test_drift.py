@@ -9,17 +9,8 @@ from hypothesis import given
 from kernels.layout import DRIFT
 from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
-from tests.worlds import (
-    BASES,
-    NONE,
-    START_MS,
-    deviation_fields,
-    drift_fields,
-    one_sensor_plan,
-    params_row,
-    random_series,
-    steered,
-)
+from tests.plans import NONE, START_MS, one_sensor_plan, params_row
+from tests.worlds import BASES, deviation_fields, drift_fields, random_series, steered
 
 # An old, stiff baseline: a mean that hardly moves, a scale of 1.
 STIFF = {"memory_n": 60_000, "warmup_n": 100, "min_deviation": 1.0, "clip": 3.0, "allowance": 0.5}

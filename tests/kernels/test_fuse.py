@@ -30,17 +30,8 @@ from kernels.layout import (
 )
 from tests.kernel_line import Line, assert_judges_as_oracle
 from tests.oracle import Oracle, Record
-from tests.worlds import (
-    NONE,
-    PERCENT,
-    START_MS,
-    category_row,
-    make_plan,
-    params_row,
-    window_row,
-    world,
-    worlds,
-)
+from tests.plans import NONE, PERCENT, START_MS, category_row, make_plan, params_row, window_row
+from tests.worlds import world, worlds
 
 N_SEEDS = 12 if os.environ.get("NUMBA_DISABLE_JIT") == "1" else 200
 PHASES = ("a change", "due", "a context")

@@ -10,17 +10,8 @@ from hypothesis import given
 from kernels.layout import ACKNOWLEDGE, HIGH, LOW, TICK
 from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
-from tests.worlds import (
-    BASES,
-    NO_LOW,
-    NONE,
-    START_MS,
-    limits_fields,
-    one_sensor_plan,
-    params_row,
-    random_series,
-    steered,
-)
+from tests.plans import NO_LOW, NONE, START_MS, one_sensor_plan, params_row
+from tests.worlds import BASES, limits_fields, random_series, steered
 
 
 def series(values: list[float], step_ms: int = 1000) -> list[Record]:

@@ -11,14 +11,11 @@ from hypothesis import given
 from kernels.layout import ABSENCE, BAD, FLATLINE, SPIKE, TICK
 from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
+from tests.plans import START_MS, make_plan, one_sensor_plan, params_row
 from tests.worlds import (
     BASES,
-    START_MS,
     limits_fields,
     liveness_fields,
-    make_plan,
-    one_sensor_plan,
-    params_row,
     random_percent,
     random_series,
     steered,

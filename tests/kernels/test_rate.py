@@ -11,16 +11,8 @@ from hypothesis import given
 from kernels.layout import FALL, RISE
 from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
-from tests.worlds import (
-    BASES,
-    NONE,
-    START_MS,
-    one_sensor_plan,
-    params_row,
-    random_series,
-    rate_fields,
-    steered,
-)
+from tests.plans import NONE, START_MS, one_sensor_plan, params_row
+from tests.worlds import BASES, random_series, rate_fields, steered
 
 ONE_PER_S = {"rise": [0.001, *NONE[1:]], "fall": [0.001, *NONE[1:]]}
 

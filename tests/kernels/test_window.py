@@ -14,19 +14,8 @@ from kernels.layout import COUNT, MAXIMUM, MEAN, MINIMUM, RANGE, STD, SUM, WINDO
 from kernels.window import MAX_PANE_N
 from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
-from tests.worlds import (
-    BASES,
-    NO_LOW,
-    NONE,
-    START_MS,
-    make_plan,
-    one_sensor_plan,
-    params_row,
-    random_series,
-    random_window,
-    steered,
-    window_row,
-)
+from tests.plans import NO_LOW, NONE, START_MS, make_plan, one_sensor_plan, params_row, window_row
+from tests.worlds import BASES, random_series, random_window, steered
 
 NOON_MS = START_MS // 60_000 * 60_000
 """A time that is a whole pane of every length used here."""
