@@ -66,14 +66,14 @@ def observe(x, v, dt_ms, loud, h, b, p, reading):
     n_flat = min(np.int64(h.n_flat) + 1, 65_535) if seen and last == h.last else 0
     h.n_flat = n_flat
     h.last = last
-    # Bits, not branches: all but never true, and one test at the end.
-    loud |= (
-        (h.flags & FLAG_ACTIVE != 0)
-        | (h.n_bad != 0)
-        | (v >= p.quiet_high)
-        | (v <= p.quiet_low)
-        | (jump >= p.spike_at)
-        | ((p.flat_after_n != 0) & (n_flat >= p.flat_after_n))
+    loud = (
+        loud
+        or h.flags & FLAG_ACTIVE != 0
+        or h.n_bad != 0
+        or v >= p.quiet_high
+        or v <= p.quiet_low
+        or jump >= p.spike_at
+        or (p.flat_after_n != 0 and n_flat >= p.flat_after_n)
     )
     h.n_bad = 0
 
@@ -92,7 +92,7 @@ def observe(x, v, dt_ms, loud, h, b, p, reading):
     if warm:
         h.above = accumulate_drift(h.above, c, p.allowance * s, p.drift_cap * s)
         h.below = accumulate_drift(h.below, -c, p.allowance * s, p.drift_cap * s)
-        loud |= (abs(r) >= p.quiet_deviation * s) | (max(h.above, h.below) >= p.quiet_drift * s)
+        loud = loud or abs(r) >= p.quiet_deviation * s or max(h.above, h.below) >= p.quiet_drift * s
     if anchor_age_ms >= p.half_ms:
         turn_anchors(v, x, h)
     if loud:
