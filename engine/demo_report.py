@@ -136,7 +136,7 @@ def _incident_cells(outcome: Outcome, kind: str, found: list[Detection]) -> tupl
 def _facts(outcome: Outcome) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     for name, text in _rows(outcome):
         table.add_row(name, escape(text))
     return table
