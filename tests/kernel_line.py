@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -112,7 +113,9 @@ def uncompiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Let a kernel that is not compiled take arrays of records, and reckon with infinities."""
 
     def plain_kernel(*given: Any) -> Any:
-        with np.errstate(invalid="ignore"):  # inf − inf is NaN there as it is here
+        # inf − inf is NaN there as it is here, and a huge value's product infinite
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "overflow encountered in scalar multiply")
             return kernel(*(for_kernel(part) for part in given))
 
     return plain_kernel

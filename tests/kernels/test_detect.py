@@ -28,7 +28,7 @@ from tests.oracle import Oracle, Record
 from tests.plans import NONE, START_MS, one_sensor_plan, params_row, window_row
 from tests.worlds import random_plan, random_value, steered, world, worlds
 
-N_SEEDS = 12 if os.environ.get("NUMBA_DISABLE_JIT") == "1" else 150
+N_SEEDS = 40 if os.environ.get("NUMBA_DISABLE_JIT") == "1" else 150
 
 
 @given(worlds(), st.lists(st.integers(0, 80), max_size=4))

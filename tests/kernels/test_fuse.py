@@ -33,7 +33,7 @@ from tests.oracle import Oracle, Record
 from tests.plans import NONE, PERCENT, START_MS, category_row, make_plan, params_row, window_row
 from tests.worlds import world, worlds
 
-N_SEEDS = 12 if os.environ.get("NUMBA_DISABLE_JIT") == "1" else 200
+N_SEEDS = 40 if os.environ.get("NUMBA_DISABLE_JIT") == "1" else 200
 PHASES = ("a change", "due", "a context")
 
 
