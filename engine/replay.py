@@ -333,6 +333,7 @@ class Replay:
         summary.unknown_ids = tally.unknown_ids
         summary.unknown_overflow = tally.unknown_overflow
         summary.state_bytes = int(self.line.state.n_bytes)
+        summary.source_bytes = self.line.state.n_source_bytes
         summary.n_active = int(np.count_nonzero(self.line.state.source["level"]))
         ids = self._catalog.source_id
         summary.top_sources = [(ids[s].as_py(), n) for s, n in summary.alerts.top_sources()]

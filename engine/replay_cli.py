@@ -184,7 +184,7 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
     state = f"{summary.state_bytes / 1e6:,.1f} MB of state"
     per_sensor = summary.per_sensor()
     if per_sensor is not None:
-        state += f", {per_sensor:,.0f} B a sensor"
+        state += f", {per_sensor:,.0f} B a sensor beside its source"
     unprofiled = f", {summary.n_unprofiled:,} of them without a profile"
     yield (
         "sensors",

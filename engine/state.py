@@ -92,3 +92,8 @@ class State:
     def n_bytes(self) -> int:
         """Return the bytes of all records."""
         return sum(array.nbytes for array in self.arrays.values())
+
+    @property
+    def n_source_bytes(self) -> int:
+        """Return the bytes of the records of sources; all others are of sensors."""
+        return int(self.source.nbytes)

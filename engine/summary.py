@@ -101,6 +101,8 @@ class Summary:
     unknown_ids: Mapping[str, int] = field(default_factory=dict)
     unknown_overflow: bool = False
     state_bytes: int = 0
+    source_bytes: int = 0
+    """Of the state, those of sources; the rest is of sensors."""
     n_sensors: int = 0
     n_unprofiled: int = 0
     n_active: int = 0
@@ -187,4 +189,5 @@ class Summary:
 
     def per_sensor(self) -> float | None:
         """Return the bytes of state a sensor."""
-        return round(self.state_bytes / self.n_sensors, 1) if self.n_sensors else None
+        of_sensors = self.state_bytes - self.source_bytes
+        return round(of_sensors / self.n_sensors, 1) if self.n_sensors else None
