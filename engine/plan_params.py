@@ -15,9 +15,14 @@ from engine.rules_profile import PER_MS, SEASON_MS, Deviation, Profile, Window
 from kernels.layout import (
     AGGREGATE_NAMES,
     KIND_NAMES,
+    MAXIMUM,
+    MEAN,
+    MINIMUM,
     N_KINDS,
     N_LEVELS,
     PARAMS,
+    RANGE,
+    STD,
     WINDOW_PARAMS,
 )
 
@@ -134,6 +139,22 @@ def window_row(window: Window) -> Array:
     row["per_pane"] = 1.0 / window.pane_ms
     row["high"] = window.high.limits()
     row["low"] = -np.array(window.low.limits(-math.inf))
-    row["quiet_high"], row["quiet_low"] = row["high"].min(), row["low"].min()
     row["deadband"] = window.deadband
+    set_near(row)
     return row
+
+
+def set_near(row: Array) -> None:
+    """Set how far from the reference a value may matter to the window's limits.
+
+    A mean or an extreme lies among the values; a range is at most twice, a standard deviation at
+    most once their greatest distance from any point, and a low limit of these is reached by values
+    that do not move; a sum or a count may always matter.
+    """
+    high, low = row["high"].min(), row["low"].min()
+    aggregate = int(row["aggregate"].item())
+    if aggregate in (MEAN, MINIMUM, MAXIMUM):
+        row["near_high"], row["near_low"], row["follows"] = high, low, 1.0
+    elif aggregate in (STD, RANGE):
+        row["near_high"] = high if aggregate == STD else high / 2
+        row["near_low"] = math.inf if low == math.inf else 0.0

@@ -253,8 +253,11 @@ WINDOW_PARAMS = np.dtype(
         ("n_panes", "<i4"),
         ("aggregate", "<i4"),
         ("min_n", "<i8"),
-        ("quiet_high", "<f8"),  # the lowest limit of each ladder
-        ("quiet_low", "<f8"),
+        # A value further from the reference than the smaller of near_high − follows·reference and
+        # near_low + follows·reference may carry the aggregate to a limit.
+        ("near_high", "<f8"),
+        ("near_low", "<f8"),
+        ("follows", "<f8"),  # 1 where the aggregate lies among the values, else 0
         ("high", "<f8", (N_LEVELS,)),
         ("low", "<f8", (N_LEVELS,)),  # negated: a ladder on −statistic; +inf: no such level
         ("deadband", "<f8"),

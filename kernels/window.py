@@ -5,8 +5,8 @@ its digits in float32; deviations are combined with Chan's formula, never as sum
 
 A reading touches its own pane only. The ring is looked through only while it holds a value that
 could carry the aggregate to a limit, or while a level is up: a mean, minimum or maximum lies among
-its values, a range or twice a standard deviation is at most twice the greatest distance from the
-reference.
+its values; a standard deviation is at most the greatest distance from the reference, a range twice
+that.
 
 Source   Li et al., No pane, no gain, SIGMOD Record 34 (2005); Welford, Technometrics 4 (1962);
          Chan, Golub & LeVeque, COMPSTAT (1982)
@@ -25,8 +25,8 @@ MAX_PANE_N = 65_535
 LAST_PLACE = N_PANES - 1
 ALL_PLACES = (1 << N_PANES) - 1
 ULP = np.float32(2.0**-23)
-NEAR = 0.01
-"""Values this near to a limit, in distances of it from the reference, may matter."""
+NEARLY = 0.99
+"""Share of the way to a limit at which a value may matter: far more than rounding can do."""
 
 
 @inlined
@@ -96,20 +96,6 @@ def turn_ring(ahead_ms, panes, params):
 
 
 @inlined
-def may_matter(x, panes, params):
-    """Tell whether a value ``x`` above the reference may carry the aggregate to a limit."""
-    if params.aggregate <= SUM:
-        return True
-    if params.aggregate == STD or params.aggregate == RANGE:
-        # A low limit of these is reached by values that do not move.
-        least = 0.5 * params.quiet_high if params.quiet_low == np.inf else 0.0
-        return abs(x) >= least * (1.0 - NEAR)
-    up = params.quiet_high - panes.reference
-    down = params.quiet_low + panes.reference
-    return (x >= up - NEAR * abs(up)) | (-x >= down - NEAR * abs(down))
-
-
-@inlined
 def enter_window(event_ms, v, panes, seconds, params):
     """Take one value into the pane of its event time; none behind the ring or into a full pane."""
     ahead_ms = event_ms - panes.newest_end_ms
@@ -125,14 +111,17 @@ def enter_window(event_ms, v, panes, seconds, params):
     n = np.int64(panes.count[np.uint64(place)]) if np.int64(panes.filled) & bit else 0
     if n == MAX_PANE_N:
         return
-    x = v - panes.reference
-    if abs(x) > 1.0 + N_PANES * abs(panes.reference):
+    reference = np.float64(panes.reference)
+    x = v - reference
+    if abs(x) > 1.0 + N_PANES * abs(reference):
         # So far off float32 has too few digits left: the reference moves to where the signal is.
         refer(v, panes, seconds, params.aggregate)
-        x = v - panes.reference
+        reference = np.float64(panes.reference)
+        x = v - reference
     panes.filled |= bit
     panes.count[np.uint64(place)] = n + 1
-    if may_matter(x, panes, params):
+    moved = params.follows * reference
+    if abs(x) >= NEARLY * min(params.near_high - moved, params.near_low + moved):
         panes.loud = params.n_panes
     if params.aggregate <= MEAN:
         total = np.float64(panes.first[np.uint64(place)]) if n else 0.0

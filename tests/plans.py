@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.plan_params import set_near
 from kernels.layout import (
     CATEGORY,
     CONTEXT,
@@ -80,7 +81,7 @@ def window_row(**given: Any) -> np.ndarray:
         row[name] = value
     row["low"] *= -1
     row["per_pane"] = 1 / row["pane_ms"]
-    row["quiet_high"], row["quiet_low"] = row["high"].min(), row["low"].min()
+    set_near(row)
     return row
 
 

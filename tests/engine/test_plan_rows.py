@@ -124,7 +124,7 @@ def test_windows_stand_one_after_the_other_for_each_profile() -> None:
     assert b["per_pane"] == 1 / 250
     assert b["high"].tolist() == [2, INF, INF, 9]
     assert b["low"].tolist() == [INF, -1, INF, -0.5], "a ladder on the negated statistic"
-    assert (b["quiet_high"], b["quiet_low"], b["deadband"]) == (2, -1, 0.25)
+    assert (b["near_high"], b["near_low"], b["follows"], b["deadband"]) == (2, 0, 0, 0.25)
 
 
 def test_seasons_take_their_bins_for_each_sensor() -> None:
