@@ -126,6 +126,8 @@ def _set_deviation(row: Array, deviation: Deviation) -> None:
 def set_quiet(rows: Array) -> None:
     """Set the lowest limit of every ladder, within which nothing is going on."""
     rows["quiet_high"], rows["quiet_low"] = rows["high"].min(-1), rows["low"].max(-1)
+    rows["calm_high"] = np.minimum(rows["range_high"], np.nextafter(rows["quiet_high"], -math.inf))
+    rows["calm_low"] = np.maximum(rows["range_low"], np.nextafter(rows["quiet_low"], math.inf))
     rows["quiet_rise"], rows["quiet_fall"] = rows["rise"].min(-1), rows["fall"].min(-1)
     rows["quiet_deviation"], rows["quiet_drift"] = rows["z"].min(-1), rows["drift"].min(-1)
 

@@ -161,7 +161,8 @@ def take_good(
         place = np.uint64(
             season_start[at] + season_bin(t_ms, p.utc_offset_ms, p.season_ms, p.season_bins)
         )
-    if observe(x, v, dt_ms, reading.window_level > 0, h, bins[place], p, reading):
+    loud = reading.window_level > 0 or v >= p.quiet_high or v <= p.quiet_low
+    if observe(x, v, dt_ms, loud, h, bins[place], p, reading):
         n = judge_reading(at, position, t_ms, late, h, c, p, reading, changes, n)
     return n, ACCEPTED
 

@@ -190,6 +190,8 @@ PARAMS = np.dtype(
         ("offset", "<f8"),
         ("range_low", "<f8"),
         ("range_high", "<f8"),
+        ("calm_low", "<f8"),  # least and greatest value in range that reach no limit
+        ("calm_high", "<f8"),
         ("quiet_low", "<f8"),  # at or below it a low limit is reached
         ("quiet_high", "<f8"),  # at or beyond it a high limit is reached
         ("quiet_rise", "<f8"),  # unit per ms

@@ -58,7 +58,7 @@ def learn(x, v, h, b, p):
 def observe(x, v, dt_ms, loud, h, b, p, reading):
     """Take one good reading into the sensor's state; return whether its ladders must be looked at.
 
-    ``loud`` says that they must anyway, for a window.
+    ``loud`` says that they must anyway: for a limit or a window.
     """
     last = np.float32(x)
     seen = h.n != 0
@@ -70,8 +70,6 @@ def observe(x, v, dt_ms, loud, h, b, p, reading):
         loud
         or h.flags & FLAG_ACTIVE != 0
         or h.n_bad != 0
-        or v >= p.quiet_high
-        or v <= p.quiet_low
         or jump >= p.spike_at
         or (p.flat_after_n != 0 and n_flat >= p.flat_after_n)
     )
@@ -124,8 +122,8 @@ def run_quiet(
 
     Returns (where it stopped, loud). Loud: the reading before that place was taken, reached a limit
     and must be judged. Else the record at that place is untouched: something is going on with its
-    sensor, or it is its first, late, out of order, bad, refused, seasonal, of more than one window,
-    or no reading. Readings of other shards only move the watermark.
+    sensor, or it is its first, late, out of order, at a limit, bad, refused, seasonal, of more than
+    one window, or no reading. Readings of other shards only move the watermark.
     """
     shard_low, shard_high, _, stride = shard
     late_after_ms, max_ahead_ms, max_late_ms = limits_ms
@@ -164,8 +162,8 @@ def run_quiet(
             & (h.flags == 0)
             & (p.season_bins == 0)
             & (p.n_windows <= 1)
-            & (v >= p.range_low)
-            & (v <= p.range_high)
+            & (v >= p.calm_low)
+            & (v <= p.calm_high)
         )
         if not usual:
             break

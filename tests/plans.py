@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.plan_params import set_near
+from engine.plan_params import set_near, set_quiet
 from kernels.layout import (
     CATEGORY,
     CONTEXT,
@@ -61,12 +61,7 @@ def params_row(**given: Any) -> np.ndarray:
     }
     for name, value in {**inert, **given}.items():
         row[name] = value
-    row["quiet_high"] = row["high"].min()
-    row["quiet_low"] = row["low"].max()
-    row["quiet_rise"] = row["rise"].min()
-    row["quiet_fall"] = row["fall"].min()
-    row["quiet_deviation"] = row["z"].min()
-    row["quiet_drift"] = row["drift"].min()
+    set_quiet(row)
     row["alpha"] = 1.0 / row["memory_n"]
     finite = row["drift"][np.isfinite(row["drift"])]
     row["drift_cap"] = 2 * finite.max() if len(finite) else 0.0
