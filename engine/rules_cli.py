@@ -99,7 +99,8 @@ def _profile(profile: dict[str, Any]) -> RenderableType:
             escape(line["clears"]),
             percent,
         )
-    if any(line["kind"] in ("deviation", "drift", "spike") for line in profile["signals"]):
+    anomalies = any(line["kind"] in ("deviation", "drift", "spike") for line in profile["signals"])
+    if anomalies and profile["refractory"]:
         again = f"deviation, drift and spike rise at most once in {profile['refractory']}"
         notes[again] = None
     return Group(title, table, *(f"  {escape(note)}" for note in notes))

@@ -70,7 +70,7 @@ def _profile(rules: Rules, name: str) -> dict[str, Any]:
         "unit": profile.unit,
         "categories": list(profile.categories) if profile.categories else None,
         "range": [low, high],
-        "refractory": duration(profile.refractory_s),
+        "refractory": duration(profile.refractory_s) if profile.refractory_s else None,
         "signals": [
             {**line, "percent": _percents(rules, profile, line["kind"], line["level"])}
             for line in _signals(rules, profile)

@@ -14,7 +14,7 @@ from kernels.drift import accumulate_drift
 from kernels.jit import inlined, prefetch, step
 from kernels.layout import ACCEPTED, FLAG_ACTIVE, MAX_AGE_MS, MAX_EVENT_MS, NEVER
 from kernels.rate import turn_anchors
-from kernels.window import enter_window
+from kernels.window import enter_newest, far_off
 
 NEARLY = 1.0 - 1e-9
 """Quiet tests that avoid a division let a little more through to the exact test."""
@@ -167,13 +167,15 @@ def run_quiet(
         )
         if not usual:
             break
-        watermark_ms = max(watermark_ms, t_ms)
-        h.last_ms = t_ms
         if p.n_windows:
             ring = rings[line + np.uint64(1)]
             rules = window_params[np.uint64(p.first_window)]
-            enter_window(t_ms, v, ring, seconds[np.uint64(s)], rules)
+            if far_off(v, ring):
+                break  # the reference has to move
+            enter_newest(t_ms, v, ring, seconds[np.uint64(s)], rules)
             loud = (ring.loud | ring.level) != 0
+        watermark_ms = max(watermark_ms, t_ms)
+        h.last_ms = t_ms
         loud = observe(v - h.anchor, v, dt_ms, loud, h, no_bin, p, reading)
         n_accepted += 1
         i += 1

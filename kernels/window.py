@@ -96,28 +96,21 @@ def turn_ring(ahead_ms, panes, params):
 
 
 @inlined
-def enter_window(event_ms, v, panes, seconds, params):
-    """Take one value into the pane of its event time; none behind the ring or into a full pane."""
-    ahead_ms = event_ms - panes.newest_end_ms
-    back = np.int64(0)
-    if ahead_ms >= 0:
-        turn_ring(ahead_ms, panes, params)
-    elif ahead_ms < -params.pane_ms:
-        back = (-1 - ahead_ms) // params.pane_ms
-        if back >= params.n_panes:
-            return
-    place = (np.int64(panes.newest) - back) & LAST_PLACE
+def far_off(v, panes):
+    """Tell whether float32 has too few digits left for a value so far off the reference."""
+    reference = np.float64(panes.reference)
+    return abs(v - reference) > 1.0 + N_PANES * abs(reference)
+
+
+@inlined
+def enter_place(place, v, panes, seconds, params):
+    """Take one value, not far off the reference, into a pane that is not full."""
     bit = 1 << place
     n = np.int64(panes.count[np.uint64(place)]) if np.int64(panes.filled) & bit else 0
     if n == MAX_PANE_N:
         return
     reference = np.float64(panes.reference)
     x = v - reference
-    if abs(x) > 1.0 + N_PANES * abs(reference):
-        # So far off float32 has too few digits left: the reference moves to where the signal is.
-        refer(v, panes, seconds, params.aggregate)
-        reference = np.float64(panes.reference)
-        x = v - reference
     panes.filled |= bit
     panes.count[np.uint64(place)] = n + 1
     moved = params.follows * reference
@@ -128,6 +121,31 @@ def enter_window(event_ms, v, panes, seconds, params):
         panes.first[np.uint64(place)] = total + x
     else:
         enter_spread(place, n, x, panes, seconds, params.aggregate)
+
+
+@inlined
+def enter_newest(event_ms, v, panes, seconds, params):
+    """Take one value, neither late nor far off the reference, into the pane of its event time."""
+    ahead_ms = event_ms - panes.newest_end_ms
+    if ahead_ms >= 0:
+        turn_ring(ahead_ms, panes, params)
+    enter_place(np.int64(panes.newest), v, panes, seconds, params)
+
+
+@step
+def enter_window(event_ms, v, panes, seconds, params):
+    """Take one value into the pane of its event time; none behind the ring or into a full pane."""
+    ahead_ms = event_ms - panes.newest_end_ms
+    back = np.int64(0)
+    if ahead_ms >= 0:
+        turn_ring(ahead_ms, panes, params)
+    elif ahead_ms < -params.pane_ms:
+        back = (-1 - ahead_ms) // params.pane_ms
+        if back >= params.n_panes:
+            return
+    if far_off(v, panes):
+        refer(v, panes, seconds, params.aggregate)
+    enter_place((np.int64(panes.newest) - back) & LAST_PLACE, v, panes, seconds, params)
 
 
 @step
