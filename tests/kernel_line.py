@@ -38,8 +38,7 @@ class Plain:
 
     def __getitem__(self, index: Any) -> Any:
         self._check(index)
-        element = self.records[index]
-        return PlainRecord(element) if isinstance(element, np.void) else for_kernel(element)
+        return for_kernel(self.records[index])
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._check(index)
@@ -102,6 +101,8 @@ def for_kernel(records: Any) -> Any:
     """Wrap arrays of records or whole numbers (in tuples, too)."""
     if isinstance(records, tuple):
         return tuple(for_kernel(part) for part in records)
+    if isinstance(records, np.void):
+        return PlainRecord(records)
     if isinstance(records, np.integer):
         return np.int64(records)
     if not isinstance(records, np.ndarray) or records.dtype.kind in "fM":
@@ -121,10 +122,9 @@ def uncompiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return plain_kernel
 
 
-if numba.config.DISABLE_JIT:
-    shards.detect = uncompiled(shards.detect)
-    shards.fuse = uncompiled(shards.fuse)
-    shards.schedule = uncompiled(shards.schedule)
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    for name in ("detect", "fuse", "schedule"):
+        setattr(shards, name, uncompiled(getattr(shards, name)))
 
 
 def split(records: Sequence[Record], cuts: Iterable[int]) -> list[Sequence[Record]]:

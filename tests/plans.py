@@ -81,7 +81,7 @@ def window_row(**given: Any) -> np.ndarray:
 
 
 def one_sensor_plan(
-    row: np.ndarray, windows: Sequence[np.ndarray] = (), absent_ms: int = 0, **limits_ms: int
+    row: np.ndarray, windows: Sequence[np.ndarray] = (), absent_ms: int = 0, **limits_ms: Any
 ) -> SimpleNamespace:
     """Make the plan of one source with one sensor, for one detector at a time."""
     row["n_windows"] = len(windows)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -20,7 +22,7 @@ N = 80
 """Records of a log that hypothesis draws."""
 
 
-def judged_bytes(line: Line, batches: list[list[Record]]) -> bytes:
+def judged_bytes(line: Line, batches: Sequence[Sequence[Record]]) -> bytes:
     """Return the bytes of all transitions."""
     return b"".join(line.judge(columns(batch)).tobytes() for batch in batches)
 
@@ -100,7 +102,7 @@ def interleaved(rng: Random) -> tuple[World, list[Record]]:
 @given(steered(interleaved))
 def test_order_between_sensors_does_not_change_what_any_sensor_says(drawn):
     case, shuffled = drawn
-    said = []
+    said: list[Any] = []
     for records in (case.records, shuffled):
         line = Line(case.plan)
         changes = of_kernel(line.detect_all(records))

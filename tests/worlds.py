@@ -178,6 +178,13 @@ def bad_value(rng: Random) -> float:
     return rng.choice([np.nan, np.inf, -np.inf, 1e9, -1e300])
 
 
+def bad_record(rng: Random, sensor: int, now_ms: int, base: float) -> Record:
+    """Draw a reading that is bad by its value, by its quality alone, or by both."""
+    if rng.random() < 0.4:
+        return Record(sensor, now_ms, random_value(rng, base), rng.choice([1, 255]))
+    return Record(sensor, now_ms, bad_value(rng), rng.choice([0, 0, 0, 3]))
+
+
 def random_step_ms(rng: Random) -> int:
     """Draw how far event time moves from one record to the next: often not at all."""
     if rng.random() < 0.985:
@@ -202,7 +209,7 @@ def random_series(rng: Random, base: float, n: int, ticks: float = 0.05) -> list
         elif kind < ticks + 0.03:
             records.append(Record(ACKNOWLEDGE, now_ms, 0.0))
         elif kind < ticks + 0.12:
-            records.append(Record(0, now_ms, bad_value(rng), rng.choice([0, 0, 1, 255])))
+            records.append(bad_record(rng, 0, now_ms, base))
         elif kind < ticks + 0.18:
             records.append(Record(0, now_ms - rng.choice([1, 900, 2500, 60_000]), value))
         else:
@@ -221,7 +228,11 @@ def random_plan(rng: Random, *, wide_open: bool = False) -> tuple[SimpleNamespac
     windows: list[np.ndarray] = []
     rows = []
     for _ in range(rng.randint(1, 4)):
-        fields = {"range_low": -1e8, "range_high": 1e8, "quantity": rng.randint(0, 2)}
+        fields: dict[str, Any] = {
+            "range_low": -1e8,
+            "range_high": 1e8,
+            "quantity": rng.randint(0, 2),
+        }
         fields |= {"floor": rng.randint(0, 1), "percent": random_percent(rng)}
         fields |= limits_fields(rng, base) if rng.random() < 0.7 else {}
         fields |= rate_fields(rng) if rng.random() < 0.5 else {}
@@ -343,7 +354,7 @@ def random_log(rng: Random, plan: SimpleNamespace, base: float, n: int) -> list[
             unlucky = rng.choice([TICK, sensor, sensor])
             records.append(Record(unlucky, _refused_time(rng, plan, now_ms), base))
         elif kind < 0.24:
-            records.append(Record(sensor, now_ms, bad_value(rng), rng.choice([0, 0, 0, 3])))
+            records.append(bad_record(rng, sensor, now_ms, base))
         elif kind < 0.3:
             back_ms = rng.choice([1, 600, 2500, 70_000])
             records.append(Record(sensor, now_ms - back_ms, random_value(rng, base)))
@@ -372,11 +383,12 @@ def calm_log(rng: Random, plan: SimpleNamespace, base: float, n: int) -> list[Re
         odd = rng.random()
         if odd < 0.03:
             value = random_value(rng, base)
-        elif odd < 0.04:
-            value = bad_value(rng)
-        elif odd < 0.06:
-            records.append(Record(TICK, now_ms))
+        elif odd < 0.05:
+            records.append(bad_record(rng, i % n_sensors, now_ms, base))
+            continue
         elif odd < 0.07:
+            records.append(Record(TICK, now_ms))
+        elif odd < 0.08:
             now_ms = rng.choice(MEAN_TIMES)
         records.append(Record(i % n_sensors, now_ms, value))
     return records

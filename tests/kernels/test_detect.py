@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from random import Random
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ def test_all_detectors_at_once_are_as_the_oracle_says(case, cuts):
 def test_seeded_corpus_is_as_the_oracle_says():
     for seed in range(N_SEEDS):
         case = world(Random(seed), 150)
-        assert_detects_as_oracle(case.plan, case.records, range(0, 150, 7))
+        # long batches take the quiet path, short ones never do
+        assert_detects_as_oracle(case.plan, case.records, range(0, 150, 7) if seed % 2 else ())
 
 
 def test_seeded_corpus_reaches_every_kind_and_every_reason():
@@ -79,7 +81,7 @@ def test_one_reading_at_a_time_gives_what_one_batch_gives():
         assert [c for r in case.records for c in of_kernel(single.detect_all([r]))] == at_once
 
 
-def plain_counts(records: list[Record], **limits_ms: int) -> dict[str, int]:
+def plain_counts(records: list[Record], **limits_ms: Any) -> dict[str, int]:
     """Return the counts that are not zero, of a sensor without any detector."""
     plan = one_sensor_plan(params_row(range_low=-50, range_high=50), **limits_ms)
     line = assert_detects_as_oracle(plan, records)
@@ -187,6 +189,7 @@ def test_absurd_value_does_not_blind_a_sensor_for_ever(absurd):
     plan = one_sensor_plan(params_row(**fields), [window])
     values = [7.0] * 3 + [absurd] + [7.0] * 20 + [99.0]
     records = [Record(0, START_MS + 1000 * i, v) for i, v in enumerate(values)]
-    changes = of_kernel(assert_detects_as_oracle(plan, records) and Line(plan).detect_all(records))
+    assert_detects_as_oracle(plan, records)
+    changes = of_kernel(Line(plan).detect_all(records))
     assert changes[-1]["position"] == 24
     assert changes[-1]["levels"][DEVIATION] == changes[-1]["levels"][WINDOW] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.worlds import BASES, deviation_fields, liveness_fields, random_series
 QUIET = {"memory_n": 100, "warmup_n": 4, "z": [4, 8, *NONE[2:]], "min_deviation": 0.5}
 
 
-def drawn(rng: Random) -> tuple[object, list[Record], list[int]]:
+def drawn(rng: Random) -> tuple[Any, list[Record], list[int]]:
     """Draw a plan with deviation (and spikes, which share its refractory time), a log, and cuts."""
     base = rng.choice(BASES)
     fields = liveness_fields(rng) | deviation_fields(rng)
@@ -32,7 +33,7 @@ def test_kernel_deviates_as_the_oracle_does(case):
     assert_detects_as_oracle(plan, records, cuts)
 
 
-def deviation_levels(values: list[float], step_ms: int = 1000, **fields: object) -> list[int]:
+def deviation_levels(values: list[float], step_ms: int = 1000, **fields: Any) -> list[int]:
     """Return the level after each reading."""
     plan = one_sensor_plan(params_row(**{**QUIET, **fields}))
     records = [Record(0, START_MS + i * step_ms, v) for i, v in enumerate(values)]
@@ -70,7 +71,12 @@ def test_confirmation_wants_consecutive_readings_beyond():
 
 def test_deadband_is_in_mean_absolute_residuals():
     # limit 4, deadband 1: stays while |r| ≥ 3 s
-    fields = {"z": [4, *NONE[1:]], "z_deadband": 1.0, "memory_n": 60_000, "warmup_n": 300}
+    fields: dict[str, Any] = {
+        "z": [4, *NONE[1:]],
+        "z_deadband": 1.0,
+        "memory_n": 60_000,
+        "warmup_n": 300,
+    }
     values = [7.0] * 300 + [9.01, 8.6, 8.4]
     assert deviation_levels(values, **fields)[-3:] == [1, 1, 0]
 
@@ -88,7 +94,7 @@ def test_refractory_time_keeps_a_second_anomaly_down_until_its_second():
 def test_season_has_a_baseline_for_each_bin():
     # two bins a day: 10 before noon, 50 after it; a 50 before noon is unusual
     days = [10.0, 50.0] * 5
-    fields = {"season_bins": 2, "season_ms": DAY_MS}
+    fields: dict[str, Any] = {"season_bins": 2, "season_ms": DAY_MS}
     midnight = START_MS // DAY_MS * DAY_MS
     plan = one_sensor_plan(params_row(**QUIET, **fields))
     records = [Record(0, midnight + i * DAY_MS // 2, v) for i, v in enumerate([*days, 50.0, 50.0])]
@@ -97,7 +103,7 @@ def test_season_has_a_baseline_for_each_bin():
 
 def test_season_turns_at_the_sites_midnight():
     # at UTC+8 the afternoon begins at 04:00 UTC
-    fields = {"season_bins": 2, "season_ms": DAY_MS, "utc_offset_ms": 8 * 3_600_000}
+    fields: dict[str, Any] = {"season_bins": 2, "season_ms": DAY_MS, "utc_offset_ms": 8 * 3_600_000}
     midnight = START_MS // DAY_MS * DAY_MS
     hour_ms = 3_600_000
     records = [
@@ -115,7 +121,12 @@ def test_season_turns_at_the_sites_midnight():
 def test_hundredths_on_a_large_offset_keep_their_deviation(offset):
     rng = np.random.default_rng(3)
     noise = rng.normal(0, 0.01, 400)
-    fields = {"min_deviation": 0.001, "memory_n": 200, "warmup_n": 100, "half_ms": 30_000}
+    fields: dict[str, Any] = {
+        "min_deviation": 0.001,
+        "memory_n": 200,
+        "warmup_n": 100,
+        "half_ms": 30_000,
+    }
     values = [*(offset + noise), offset + 0.2]
     levels = deviation_levels(values, z=[8, *NONE[1:]], **fields)
     assert levels == [0] * 400 + [1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 from hypothesis import given
 
@@ -17,7 +18,7 @@ STIFF = {"memory_n": 60_000, "warmup_n": 100, "min_deviation": 1.0, "clip": 3.0,
 WARM = [5.0] * 100
 
 
-def drawn(rng: Random) -> tuple[object, list[Record], list[int]]:
+def drawn(rng: Random) -> tuple[Any, list[Record], list[int]]:
     """Draw a plan with drift on a baseline, a log, and cuts of it."""
     base = rng.choice(BASES)
     fields = deviation_fields(rng) | drift_fields(rng)
@@ -34,7 +35,7 @@ def test_kernel_drifts_as_the_oracle_does(case):
     assert_detects_as_oracle(plan, records, cuts)
 
 
-def drift_levels(values: list[float], **fields: object) -> list[int]:
+def drift_levels(values: list[float], **fields: Any) -> list[int]:
     """Return the level after each reading that follows the warm-up."""
     plan = one_sensor_plan(params_row(**{**STIFF, **fields}))
     records = [Record(0, START_MS + i * 1000, v) for i, v in enumerate(WARM + values)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import given
 from kernels.layout import ACKNOWLEDGE, HIGH, LOW, TICK
 from tests.kernel_line import Line, assert_detects_as_oracle, levels_of
 from tests.oracle import Record
-from tests.plans import NO_LOW, NONE, START_MS, one_sensor_plan, params_row
+from tests.plans import NO_LOW, NONE, START_MS, make_plan, one_sensor_plan, params_row
 from tests.worlds import BASES, limits_fields, random_series, steered
 
 
@@ -19,13 +20,13 @@ def series(values: list[float], step_ms: int = 1000) -> list[Record]:
     return [Record(0, START_MS + i * step_ms, v) for i, v in enumerate(values)]
 
 
-def high_levels(values: list[float], step_ms: int = 1000, **fields: object) -> list[int]:
+def high_levels(values: list[float], step_ms: int = 1000, **fields: Any) -> list[int]:
     """Return the HIGH level after each reading."""
     plan = one_sensor_plan(params_row(**fields))
     return levels_of(Line(plan), series(values, step_ms), HIGH)
 
 
-def drawn(rng: Random) -> tuple[object, list[Record], list[int]]:
+def drawn(rng: Random) -> tuple[Any, list[Record], list[int]]:
     """Draw a plan with limits alone, a log, and cuts of it."""
     base = rng.choice(BASES)
     row = params_row(range_low=-1e8, range_high=1e8, **limits_fields(rng, base))
@@ -102,7 +103,7 @@ def test_bad_readings_let_timers_run_on_but_confirm_nothing():
 def test_levels_are_independent_latches_and_the_highest_closed_one_is_the_signal():
     # red at once, blue only after 2 s: the level is red while the timer of blue runs, and blue
     # stays when red has gone.
-    fields = {"high": [10, np.inf, np.inf, 40], "on_ms": [2000, 0, 0, 0]}
+    fields: dict[str, Any] = {"high": [10, np.inf, np.inf, 40], "on_ms": [2000, 0, 0, 0]}
     assert high_levels([50.0, 50.0, 50.0, 20.0], **fields) == [4, 4, 4, 1]
 
 
@@ -157,13 +158,25 @@ def test_acknowledge_of_another_source_changes_nothing():
     assert levels_of(Line(plan), records, HIGH) == [1] * 7
 
 
+def test_acknowledge_waits_for_room_for_all_sensors_of_its_source():
+    # twelve changes of another source are written; 290 more don't fit beside them into 300
+    row = params_row(high=[10, *NONE[1:]], latching=1)
+    plan = make_plan(row, [], rows=[0] * 302, absent_ms=[0] * 302, counts=[290, 12])
+    latched = [Record(s, START_MS, 11.0) for s in range(290)]
+    latched += [Record(s, START_MS + 1000, 5.0) for s in range(290)]
+    others = [Record(s, START_MS + 2000, 11.0) for s in range(290, 302)]
+    records = [*latched, *others, Record(ACKNOWLEDGE, START_MS + 3000, 0.0)]
+    line = assert_detects_as_oracle(plan, records, [len(latched)], room=300)
+    assert np.flatnonzero(line.state.hot["latched"]).tolist() == list(range(290, 302))
+
+
 def test_timer_saturates_over_a_gap_of_months():
-    fields = {"high": [10, *NONE[1:]], "on_ms": [2**32 - 1] * 4}
+    fields: dict[str, Any] = {"high": [10, *NONE[1:]], "on_ms": [2**32 - 1] * 4}
     month_ms = 30 * 86_400_000
     assert high_levels([11.0] * 3, month_ms, **fields) == [0, 0, 1]
 
 
 def test_large_offset_does_not_move_a_limit():
-    fields = {"high": [101_325.01, *NONE[1:]], "deadband": 0.005}
+    fields: dict[str, Any] = {"high": [101_325.01, *NONE[1:]], "deadband": 0.005}
     values = [101_325.0, 101_325.01, 101_325.006, 101_325.004]
     assert high_levels(values, **fields) == [0, 1, 1, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tests.worlds import (
 )
 
 
-def drawn(rng: Random) -> tuple[object, list[Record], list[int]]:
+def drawn(rng: Random) -> tuple[Any, list[Record], list[int]]:
     """Draw a plan with liveness and a few limits besides, a log with many ticks, and cuts."""
     base = rng.choice(BASES)
     fields = liveness_fields(rng) | limits_fields(rng, base) | {"percent": random_percent(rng)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from tests.worlds import BASES, random_series, rate_fields, steered
 ONE_PER_S = {"rise": [0.001, *NONE[1:]], "fall": [0.001, *NONE[1:]]}
 
 
-def drawn(rng: Random) -> tuple[object, list[Record], list[int]]:
+def drawn(rng: Random) -> tuple[Any, list[Record], list[int]]:
     """Draw a plan with rates alone, a log, and cuts of it."""
     base = rng.choice(BASES)
     row = params_row(range_low=-1e8, range_high=1e8, **rate_fields(rng))
@@ -30,7 +32,9 @@ def test_kernel_rates_as_the_oracle_does(case):
     assert_detects_as_oracle(plan, records, cuts)
 
 
-def rise_levels(points: list[tuple[float, float]], kind: int = RISE, **fields: object) -> list[int]:
+def rise_levels(
+    points: Sequence[tuple[float, float]], kind: int = RISE, **fields: Any
+) -> list[int]:
     """Return the level after each (second, value)."""
     records = [Record(0, START_MS + round(s * 1000), v) for s, v in points]
     plan = one_sensor_plan(params_row(**{"half_ms": 2000, **ONE_PER_S, **fields}))
@@ -74,7 +78,7 @@ def test_confirmation_counts_consecutive_readings_beyond():
 
 def test_confirmed_level_changes_freely():
     # 1 a second confirmed twice, then 9 a second: red at once, and down at once
-    limits = {"rise": [0.001, np.inf, np.inf, 0.004], "rate_confirm_n": 2}
+    limits: dict[str, Any] = {"rise": [0.001, np.inf, np.inf, 0.004], "rate_confirm_n": 2}
     points = [(0, 0), (2, 2), (4, 4), (6, 40), (8, 42)]
     assert rise_levels(points, **limits) == [0, 0, 1, 4, 4]
 
@@ -86,7 +90,7 @@ def test_bad_reading_keeps_the_count_of_confirmations():
 
 def test_rate_deadband_holds_the_level():
     # 1.0, 0.9 (inside the deadband of 0.2), 0.7
-    limits = {"rate_deadband": 0.0002, "half_ms": 1000}
+    limits: dict[str, Any] = {"rate_deadband": 0.0002, "half_ms": 1000}
     points = [(0, 0), (100, 100), (200, 190), (300, 260)]
     assert rise_levels(points, **limits) == [0, 1, 1, 1]
     points = [(0, 0), (100, 100), (200, 190), (300, 260), (400, 330)]
@@ -103,7 +107,7 @@ def test_first_good_reading_sets_both_anchors_though_bad_ones_came_before():
 @pytest.mark.parametrize("offset", [0.0, 101_325.0, -4e6])
 def test_small_changes_on_a_large_offset_keep_their_rate(offset):
     # 0.01 a second is the limit; 0.011 rises, 0.009 doesn't
-    limits = {"rise": [0.00001, *NONE[1:]], "half_ms": 1000}
+    limits: dict[str, Any] = {"rise": [0.00001, *NONE[1:]], "half_ms": 1000}
     quick = [(i, offset + 0.011 * i) for i in range(20)]
     slow = [(i, offset + 0.009 * i) for i in range(20)]
     assert rise_levels(quick, **limits)[1:] == [1] * 19
@@ -113,6 +117,6 @@ def test_small_changes_on_a_large_offset_keep_their_rate(offset):
 def test_ages_saturate_over_a_gap_of_months():
     # 90 days are taken for 49.7: the rate is a little too high, never negative or wrapped
     days = 86_400
-    limits = {"rise": [2.0 / (2**32 - 1), *NONE[1:]]}
+    limits: dict[str, Any] = {"rise": [2.0 / (2**32 - 1), *NONE[1:]]}
     assert rise_levels([(0, 0), (90 * days, 1.9)], **limits) == [0, 0]
     assert rise_levels([(0, 0), (90 * days, 2.1)], **limits) == [0, 1]

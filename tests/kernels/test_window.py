@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
+from collections.abc import Sequence
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +21,12 @@ from tests.oracle import Record
 from tests.plans import NO_LOW, NONE, START_MS, make_plan, one_sensor_plan, params_row, window_row
 from tests.worlds import BASES, random_series, random_window, steered
 
+N_SEEDS = 8 if os.environ.get("NUMBA_DISABLE_JIT") == "1" else 120
 NOON_MS = START_MS // 60_000 * 60_000
 """A time that is a whole pane of every length used here."""
 
 
-def drawn(rng: Random) -> tuple[object, list[Record], list[int]]:
+def drawn(rng: Random) -> tuple[Any, list[Record], list[int]]:
     """Draw a plan with one to three windows, a log, and cuts of it."""
     base = rng.choice(BASES)
     windows = [random_window(rng, base) for _ in range(rng.randint(1, 3))]
@@ -35,7 +40,44 @@ def test_kernel_windows_as_the_oracle_does(case):
     assert_detects_as_oracle(plan, records, cuts)
 
 
-def window_levels(points: list[tuple[float, float]], **window: object) -> list[int]:
+def wandering(rng: Random) -> tuple[SimpleNamespace, list[Record]]:
+    """Draw a window whose aggregate wanders about its limits, hundredths of them away, for long."""
+    base = rng.choice([0.0, 1e-3, 101_325.0, -4e6, 1e9])
+    spread = rng.choice([1.0, 0.01, 5 * abs(base) + 1])
+    aggregate = rng.choice([MEAN, MINIMUM, MAXIMUM, STD, RANGE, SUM])
+    centre = 0.0 if aggregate in (STD, RANGE) else base * (10 if aggregate == SUM else 1)
+    gap = spread * rng.uniform(0.2, 1.2)
+    window = window_row(
+        pane_ms=rng.choice([500, 1000, 7000]),
+        n_panes=rng.randint(2, 8),
+        aggregate=aggregate,
+        min_n=rng.choice([1, 3, 10]),
+        high=[centre + gap * k for k in (1, 2, 3, 4)],
+        low=[centre - gap * k for k in (1, 2, 3, 4)] if rng.random() < 0.4 else NO_LOW,
+        deadband=rng.choice([0.0, 0.1 * gap]),
+    )
+    records, t, walk = [], START_MS, 0.0
+    for _ in range(300):
+        t += rng.choice([1, 100, 100, 1000]) if rng.random() < 0.99 else 50_000
+        walk = 0.95 * walk + rng.gauss(0, 0.3)
+        jump = rng.choice([-30, 30, 1e4]) if rng.random() < 0.01 else 0.0
+        back_ms = rng.choice([200, 3000]) if rng.random() < 0.05 else 0
+        records.append(Record(0, t - back_ms, base + spread * (walk + jump)))
+    return one_sensor_plan(params_row(half_ms=rng.choice([1000, 60_000])), [window]), records
+
+
+def test_window_is_looked_through_whenever_it_may_reach_a_limit():
+    # the kernel skips rings that hold nothing near a limit; the oracle looks through every one
+    changes = 0
+    for seed in range(N_SEEDS):
+        plan, records = wandering(Random(seed))
+        line = assert_detects_as_oracle(plan, records)
+        assert line.counts["backward"] > 0
+        changes += len(Line(plan).detect_all(records))
+    assert changes > 3 * N_SEEDS
+
+
+def window_levels(points: Sequence[tuple[float, float]], **window: Any) -> list[int]:
     """Return the level after each (second, value) of a window of two panes of a second."""
     plan = one_sensor_plan(params_row(), [window_row(**{"n_panes": 2, **window})])
     records = [Record(0, NOON_MS + round(s * 1000), v) for s, v in points]
@@ -131,7 +173,7 @@ def test_full_pane_takes_no_more_and_never_wraps():
     assert counts[tuple(filled)] == MAX_PANE_N
 
 
-AGGREGATES = {
+AGGREGATES: dict[int, Any] = {
     MEAN: statistics.fmean,
     MINIMUM: min,
     MAXIMUM: max,

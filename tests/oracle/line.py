@@ -78,9 +78,10 @@ class Oracle:
             self._count(UNKNOWN_SENSOR)
             return
         t = record.event_ms
-        if not self._time_is_taken(t):
+        watermark_ms = self._take_time(t)
+        if watermark_ms is None:
             return
-        late = self.watermark_ms - t > self.late_after_ms
+        late = watermark_ms - t > self.late_after_ms
         if late:
             self._count(LATE)
         sensor = self.sensors[record.sensor]
@@ -88,19 +89,20 @@ class Oracle:
         self._count(sensor.take(t, record.value, record.quality))
         self._emit_if_changed(sensor, before, t, late, transitions)
 
-    def _time_is_taken(self, t: int) -> bool:
+    def _take_time(self, t: int) -> int | None:
+        """Return the watermark with this reading; None if the reading's time is refused."""
         w = self.watermark_ms
         if t < 0 or t >= MAX_EVENT_MS:
             self._count(TIME_OUT_OF_BOUNDS)
-            return False
+            return None
         if w is not None and t - w > self.max_ahead_ms:
             self._count(TIME_AHEAD)
-            return False
+            return None
         if w is not None and w - t > self.max_late_ms:
             self._count(TIME_TOO_LATE)
-            return False
+            return None
         self.watermark_ms = t if w is None else max(w, t)
-        return True
+        return self.watermark_ms
 
     def _acknowledge(self, record: Record, transitions: list[dict[str, Any]]) -> None:
         """Let a source's latching limits go; a command says nothing of how late it is."""
