@@ -7,6 +7,7 @@ with the columns `sensor`, `event_ms` (or `ts`, or `time`), `value` and, if ther
 from __future__ import annotations
 
 import codecs
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
@@ -81,6 +82,8 @@ class TimeKeys(Section):
         if self.format not in ("auto", "iso", *UNITS_MS) and "%" not in self.format:
             known = one_of(self.format, ("auto", "iso", *UNITS_MS))
             yield Flaw(("format",), f"unknown{known}, or a pattern such as %d/%m/%Y %H:%M")
+        if "%" in self.format and not re.search("%[YyGcx]", self.format):
+            yield Flaw(("format",), "has no year: %Y, or %y for its last two digits", self.format)
         try:
             zones.zone(self.zone)
         except ValueError as error:

@@ -50,6 +50,7 @@ def test_defaults_in_the_documentation_are_those_of_the_built_in_adapter():
         (LONG + "[time]\nzone = 'Mars'\n", "line 4: time.zone: must be UTC, an offset such as"),
         (LONG + "[time]\nzone = '+25:00'\n", "time.zone: an offset must lie between"),
         (LONG + "[time]\nformat = 'epoch'\n", "time.format: unknown"),
+        (LONG + "[time]\nformat = '%d/%m %H:%M'\n", "time.format: has no year: %Y"),
         (LONG + "[time]\nstart = 2024-01-01\n", "time.start: needs step_s"),
         (LONG + "[time]\nstart = 7\nstep_s = 1\n", "time.start: must be a time such as"),
         (LONG + "[time]\nstep_s = 1\n", "time.step_s: a row clock needs a start"),

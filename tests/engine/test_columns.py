@@ -109,8 +109,8 @@ def test_a_text_that_is_no_time_says_its_row():
     with pytest.raises(UnreadableRow, match="must be ISO 8601, got 'soon'") as caught:
         times(pa.array(["2024-05-01", "2024-05-02", "soon"]))
     assert caught.value.row == 2
-    with pytest.raises(UnreadableRow, match=r"must be like %d/%m, got '1.5'"):
-        times(pa.array(["1.5"]), format="%d/%m")
+    with pytest.raises(UnreadableRow, match=r"must be like %d/%m/%Y, got '1.5'"):
+        times(pa.array(["1.5"]), format="%d/%m/%Y")
 
 
 @pytest.mark.parametrize("array", [pa.array([[1]]), pa.array([True])])

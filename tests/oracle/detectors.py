@@ -34,7 +34,7 @@ from kernels.layout import (
     WINDOW,
 )
 from tests.oracle.memory import Bin, Latch, Pane, Window
-from tests.oracle.numbers import f32, f32_down, f32_up, older_by
+from tests.oracle.numbers import added_up, f32, f32_down, f32_up, older_by
 
 if TYPE_CHECKING:
     from tests.oracle.sensor import Sensor
@@ -311,10 +311,12 @@ def _judge_window(window: Window, params: SimpleNamespace) -> None:
     places = {(window.place - window.newest + p) % N_PANES: p for p in window.panes}
     panes = [window.panes[places[place]] for place in sorted(places)]
     n = sum(pane.count for pane in panes)
-    total = sum(pane.total for pane in panes)
-    mean = sum(pane.count * pane.mean for pane in panes) / n
+    total = added_up(pane.total for pane in panes)
+    mean = added_up(pane.count * pane.mean for pane in panes) / n
     # Chan, Golub & LeVeque 1982, for all panes at once
-    m2 = sum(pane.m2 + pane.count * ((pane.mean - mean) * (pane.mean - mean)) for pane in panes)
+    m2 = added_up(
+        pane.m2 + pane.count * ((pane.mean - mean) * (pane.mean - mean)) for pane in panes
+    )
     low, high = min(pane.low for pane in panes), max(pane.high for pane in panes)
     window.aggregate = {
         MEAN: window.reference + total / n,

@@ -1,6 +1,7 @@
 """What every part of the oracle shares: rounding, saturation, parameters as plain Python."""
 
 import ctypes
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,14 @@ def f32_down(number: float) -> float:
 def f32_up(number: float) -> float:
     """Round to a float32 that is not below the number."""
     return -f32_down(-number)
+
+
+def added_up(numbers: Iterable[float]) -> float:
+    """Add one after the other; the builtin sum compensates its rounding from Python 3.12 on."""
+    total = 0.0
+    for number in numbers:
+        total += number
+    return total
 
 
 def older_by(age_ms: int, dt_ms: int) -> int:
