@@ -1,0 +1,143 @@
+"""One partition's log through the line: messages in, alert records and rejects out.
+
+This is what a live worker does with a fetch and what a replay does with a dump of the topic; it
+does no I/O. Each alert carries the offset of the message that caused it and its number among the
+alerts of that message. The same log gives the same alerts with the same numbers, however it is cut
+into fetches, so the pair says what was published already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.carry import carry
+from engine.commands import NewRules
+from engine.errors import RulesError
+from engine.messages import Batch, Decoded, Rejected, decode_messages
+from engine.pipeline import Pipeline
+from engine.plan import Plan, compile_plan
+from engine.rules import Rules
+from engine.state import State
+
+
+class Alert(NamedTuple):
+    """An alert record in its place in the log."""
+
+    offset: int
+    index: int
+    key: bytes
+    """The source's id."""
+    record: bytes
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Return what orders the alerts of a partition: (offset, number within the message)."""
+        return self.offset, self.index
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one fetch gave."""
+
+    alerts: list[Alert] = field(default_factory=list)
+    rejects: list[Rejected] = field(default_factory=list)
+    n_records: int = 0
+    """Readings and ticks that went into the line."""
+    new_rules: str | None = None
+    """The digest of the rules that came into force, if any did."""
+
+
+class Plans:
+    """The rules compiled for one catalog, by digest, each with the state of its partitions."""
+
+    def __init__(self, catalog: Any) -> None:
+        self.catalog = catalog
+        self._known: dict[str, tuple[Plan, State]] = {}
+
+    def compile(self, text: str) -> str:
+        """Compile rules unless that was done already; return their digest."""
+        rules = Rules.parse(text)
+        if rules.digest not in self._known:
+            plan = compile_plan(self.catalog, rules)
+            self._known[rules.digest] = plan, State.allocate(plan)
+        return rules.digest
+
+    def pipeline(self, digest: str, partition: int) -> Pipeline:
+        """Return a new line of a partition."""
+        plan, state = self._known[digest]
+        return Pipeline(plan, state=state, partition=partition)
+
+    def plan(self, digest: str) -> tuple[Plan, State]:
+        """Return the plan of a digest and its state."""
+        return self._known[digest]
+
+
+class PartitionLine:
+    """The line of one partition; `next_offset` is that of the first message it has not taken."""
+
+    def __init__(self, plans: Plans, digest: str, partition: int) -> None:
+        self.plans, self.partition = plans, partition
+        self.pipeline = plans.pipeline(digest, partition)
+        self.next_offset: int | None = None
+
+    @property
+    def rules(self) -> str:
+        """Return the digest of the rules in force."""
+        return self.pipeline.plan.rules.digest
+
+    def decode(
+        self, payloads: Sequence[bytes], kinds: Sequence[str | None] | None = None
+    ) -> Decoded:
+        """Decode the next messages; ``kinds`` are their content types where declared."""
+        return decode_messages(
+            payloads, self.plans.catalog, sensors=self.pipeline.sensors, kinds=kinds
+        )
+
+    def take(self, offsets: Sequence[int], decoded: Decoded) -> Outcome:
+        """Take the next messages of the log, which stand at ``offsets``."""
+        steps, rejected = decoded
+        out = Outcome(rejects=list(rejected))
+        for step in steps:
+            if isinstance(step, Batch):
+                self._judge(step, offsets, out)
+            elif isinstance(step.record, NewRules):
+                self._switch(step.index, step.record, out)
+            else:
+                offset = offsets[step.index]
+                for index, (key, record) in enumerate(self.pipeline.command(step.record)):
+                    out.alerts.append(Alert(offset, index, key, record))
+        self.next_offset = offsets[-1] + 1
+        return out
+
+    def _judge(self, batch: Batch, offsets: Sequence[int], out: Outcome) -> None:
+        begun = self.pipeline.position
+        transitions = self.pipeline.judge(batch.readings)
+        out.n_records += len(batch.readings)
+        if not len(transitions):
+            return
+        records = self.pipeline.records.encode(transitions)
+        keys = self.pipeline.records.keys(transitions)
+        place = transitions["position"] - begun
+        message = np.searchsorted(batch.starts, place, side="right") - 1
+        first = np.searchsorted(message, message, side="left")
+        index = np.arange(len(message)) - first
+        for at, number, key, record in zip(
+            message.tolist(), index.tolist(), keys, records, strict=True
+        ):
+            out.alerts.append(Alert(offsets[batch.first + at], number, key, record))
+
+    def _switch(self, index: int, new: NewRules, out: Outcome) -> None:
+        """Let other rules judge from here on; what they do not change keeps its state."""
+        try:
+            digest = self.plans.compile(new.text)
+        except RulesError as error:
+            out.rejects.append(Rejected(index, "bad_rules", str(error)[:300], 1, []))
+            return
+        if digest != self.rules:
+            plan, state = self.plans.plan(digest)
+            self.pipeline = carry(self.pipeline, plan, state)
+            out.new_rules = digest

@@ -1,0 +1,147 @@
+"""The worker as a Faust app: which agent takes which topic, and when state changes hands.
+
+    tocsin.readings → owner (decode, detect, fuse) → tocsin.alerts → router → Redis
+    tocsin.commands, tocsin.rules → control records in tocsin.readings, in the place they take there
+    feeds of others → adapter → tocsin.readings, on the partition of the catalog
+
+Faust carries messages and membership. State, event time and offsets are the owner's.
+`faust -A topologies.app worker` runs it with the settings of the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import faust
+from faust.types import TP
+from yarl import URL
+
+from topologies.kafka import faust_credentials
+from topologies.settings import Settings
+from topologies.transport import CoalescingScheduler, Fetch, FetchSchema, Transport
+from topologies.worker import Worker
+
+BUFFERED_FETCHES = 2
+"""Fetches that wait for an agent, beside those that the client has prefetched."""
+
+
+class App(faust.App):
+    """A Faust app that brings its worker up before the first message and down after the last."""
+
+    worker: Worker
+
+    async def on_start(self) -> None:
+        """Connect what the agents need; raises what is wrong before anything is taken."""
+        await self.worker.start()
+        await super().on_start()
+
+    async def on_shutdown(self) -> None:
+        """Leave nothing open."""
+        await super().on_shutdown()
+        await self.worker.stop()
+
+
+class ReadingsLog:
+    """The readings topic as the owner of its partitions sees it."""
+
+    def __init__(self, app: App, topic: str) -> None:
+        self._app, self._topic = app, topic
+
+    async def earliest(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return the first offset that each partition still has."""
+        tps = [TP(self._topic, partition) for partition in partitions]
+        found = await self._app.consumer.earliest_offsets(*tps)
+        return {tp.partition: offset for tp, offset in found.items()}
+
+    async def reread(self, partition: int, offset: int) -> int:
+        """Seek; return the epoch from which on fetches come of it."""
+        return await self._app.consumer.reread(TP(self._topic, partition), offset)
+
+    async def commit(self, offsets: Mapping[int, int]) -> bool:
+        """Commit where the next owner may begin."""
+        tps = {TP(self._topic, partition): offset for partition, offset in offsets.items()}
+        return await self._app.consumer.commit_positions(tps)
+
+
+def create_app(settings: Settings, **worker_options: Any) -> App:
+    """Return the app of a worker; nothing is opened or connected yet."""
+    brokers = [URL(f"aiokafka://{broker}") for broker in settings.kafka_brokers]
+    app = App(
+        settings.group,
+        broker=brokers,
+        broker_credentials=faust_credentials(settings),
+        ConsumerScheduler=CoalescingScheduler,
+        autodiscover=False,
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        stream_buffer_maxsize=BUFFERED_FETCHES,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        table_standby_replicas=0,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=settings.fetch_max_bytes,
+        consumer_group_instance_id=settings.instance,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.heartbeat_s,
+        broker_request_timeout=max(90.0, 2 * settings.session_timeout_s),
+    )
+    app.transport = Transport(app.conf.broker_consumer, app)
+    readings = settings.topic("readings")
+    worker = app.worker = Worker(settings, ReadingsLog(app, readings), **worker_options)
+
+    def positions(assigned: set[TP]) -> Mapping[TP, int]:
+        at = {TP(readings, p): offset for p, offset in worker.positions().items()}
+        return {tp: offset for tp, offset in at.items() if tp in assigned}
+
+    app.transport.positions = positions
+
+    @app.on_partitions_assigned.connect
+    async def on_assigned(_: Any, assigned: set[TP], **__: Any) -> None:
+        mine = [tp.partition for tp in assigned if tp.topic == readings]
+        await worker.adopt(mine, app.consumer_generation_id)
+
+    @app.on_partitions_revoked.connect
+    async def on_revoked(_: Any, revoked: set[TP], **__: Any) -> None:
+        mine = [tp.partition for tp in revoked if tp.topic == readings]
+        await worker.release(mine, app.consumer_generation_id)
+
+    @app.on_before_shutdown.connect
+    async def on_shutdown(_: Any, **__: Any) -> None:
+        await worker.release(list(worker.positions()), app.consumer_generation_id)
+
+    for topic, take in worker.agents().items():
+        _agent(app, topic, take)
+
+    @app.timer(min(1.0, settings.snapshot_every_s / 4))
+    async def save() -> None:
+        await worker.save_oldest()
+
+    @app.task
+    async def tick() -> None:
+        await worker.tick_forever()
+
+    return app
+
+
+def _agent(app: App, topic: str, take: Any) -> None:
+    """Let a coroutine take each fetch of a topic; an error in it ends the worker, said clearly."""
+    channel = app.topic(topic, schema=FetchSchema(), acks=False)
+
+    async def agent(stream: Any) -> None:
+        async for fetch in stream:
+            try:
+                await take(fetch)
+            except Exception as error:
+                # the state may be half changed: the next owner starts from the snapshot
+                app.worker.failed(topic, fetch, error)
+                await app.crash(error)
+                raise
+
+    app.agent(channel, name=f"take {topic}")(agent)
+
+
+_ = (asyncio, time, Fetch)

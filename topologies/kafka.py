@@ -1,0 +1,145 @@
+"""Kafka clients and topics, as the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnsupportedVersionError
+
+from engine.errors import TocsinError
+from topologies.security import kafka_ssl
+from topologies.settings import Settings
+
+MAX_BATCH_BYTES = 1 << 19
+MAX_REQUEST_BYTES = 1 << 20
+
+
+class BrokerError(TocsinError):
+    """Kafka can't be reached, or its topics are not as they must be."""
+
+
+def client_args(settings: Settings) -> dict[str, Any]:
+    """Return what every client of aiokafka is told."""
+    args: dict[str, Any] = {
+        "bootstrap_servers": list(settings.kafka_brokers),
+        "security_protocol": settings.kafka_security.upper(),
+        "ssl_context": kafka_ssl(settings),
+    }
+    if settings.kafka_security.startswith("sasl"):
+        args |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_user,
+            "sasl_plain_password": settings.secret("kafka_password"),
+        }
+    return args
+
+
+def new_producer(settings: Settings, *, idempotent: bool = True, **more: Any) -> AIOKafkaProducer:
+    """Return a producer, not started, whose messages are acknowledged by all replicas."""
+    return AIOKafkaProducer(
+        **client_args(settings),
+        acks="all",
+        enable_idempotence=idempotent,
+        max_batch_size=MAX_BATCH_BYTES,
+        max_request_size=MAX_REQUEST_BYTES,
+        **more,
+    )
+
+
+def new_consumer(settings: Settings, *topics: str, **more: Any) -> AIOKafkaConsumer:
+    """Return a consumer of committed messages, not started, in no group unless given one."""
+    return AIOKafkaConsumer(
+        *topics,
+        **client_args(settings),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        **more,
+    )
+
+
+async def is_idempotent(settings: Settings) -> bool:
+    """Return whether the broker tells a retry from a new message."""
+    producer = new_producer(settings)
+    try:
+        await producer.start()
+        return True
+    except (KafkaError, UnsupportedVersionError):
+        return False
+    finally:
+        await producer.stop()
+
+
+async def ensure_topics(
+    settings: Settings, wanted: Mapping[str, int], compacted: Sequence[str] = ()
+) -> list[str]:
+    """Create topics that are not there with their partitions; return those created.
+
+    Raises ``BrokerError`` where one is there with another number of partitions.
+    """
+    admin = AIOKafkaAdminClient(**client_args(settings))
+    try:
+        await admin.start()
+    except KafkaError as error:
+        brokers = ", ".join(settings.kafka_brokers)
+        raise BrokerError(f"kafka_brokers: none of {brokers} answers: {error}") from error
+    try:
+        there = await _partitions(admin, list(wanted))
+        missing = [name for name in wanted if name not in there]
+        if missing:
+            await _create(admin, settings, {n: wanted[n] for n in missing}, compacted)
+            there = await _partitions(admin, list(wanted))
+        for name, n in wanted.items():
+            if there.get(name) != n:
+                raise BrokerError(
+                    f"topic {name}: has {there.get(name, 0)} partitions, must have {n}: as many as "
+                    "the catalog; build the catalog for what is there (tocsin catalog build "
+                    "--partitions) or give topics of another name (topic_prefix)"
+                )
+        return missing
+    finally:
+        await admin.close()
+
+
+async def _partitions(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
+    known = set(await admin.list_topics())
+    names = [name for name in names if name in known]
+    if not names:
+        return {}
+    found = await admin.describe_topics(names)
+    return {each["topic"]: len(each["partitions"]) for each in found if not each["error_code"]}
+
+
+async def _create(
+    admin: AIOKafkaAdminClient,
+    settings: Settings,
+    wanted: Mapping[str, int],
+    compacted: Sequence[str],
+) -> None:
+    topics = [
+        NewTopic(
+            name,
+            n,
+            settings.topic_replication,
+            topic_configs={"cleanup.policy": "compact"} if name in compacted else {},
+        )
+        for name, n in wanted.items()
+    ]
+    try:
+        answer = await admin.create_topics(topics)
+    except TopicAlreadyExistsError:
+        return  # another worker was faster; what it made is looked at next
+    except KafkaError as error:
+        raise BrokerError(f"topics {', '.join(wanted)}: can't be created: {error}") from error
+    for name, code, *message in getattr(answer, "topic_errors", ()):
+        if code not in (0, TopicAlreadyExistsError.errno):
+            raise BrokerError(f"topic {name}: can't be created: {message or code}")
+
+
+async def end_offsets(consumer: AIOKafkaConsumer, topic: str, n: int) -> dict[int, int]:
+    """Return the offset after the last message of each partition."""
+    tps = [TopicPartition(topic, partition) for partition in range(n)]
+    return {tp.partition: offset for tp, offset in (await consumer.end_offsets(tps)).items()}

@@ -1,0 +1,214 @@
+"""The owner of partitions: takes fetches, keeps their state, and hands it over.
+
+    assign → load the newest whole snapshot → replay the tail
+    revoke → publish what is pending → snapshot → commit → release
+
+Offsets are committed only behind a durable snapshot. What an owner may do with a fetch depends on
+its place in the log alone: one that was taken already is passed over, one that leaves a gap is
+read again from where the line stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.errors import SnapshotError, TocsinError
+from engine.partition import Outcome, PartitionLine, Plans
+from engine.snapshots import SnapshotStore
+from topologies.publisher import Publisher
+from topologies.transport import Fetch
+
+
+class Log(Protocol):
+    """What an owner asks of the consumer of the readings."""
+
+    async def earliest(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return the first offset that each partition still has."""
+
+    async def reread(self, partition: int, offset: int) -> int:
+        """Seek; return the epoch from which on fetches come of it."""
+
+    async def commit(self, offsets: Mapping[int, int]) -> bool:
+        """Commit where the next owner may begin."""
+
+
+class Watcher(Protocol):
+    """Who is told what goes on, for logs, metrics and health."""
+
+    def taken(self, partition: int, fetch: Fetch, outcome: Outcome, seconds: float) -> None:
+        """A fetch went through the line."""
+
+    def gap(self, partition: int, expected: int, found: int) -> None:
+        """Messages are missing in the topic itself."""
+
+    def restored(self, partition: int, offset: int | None, seconds: float, notes: Any) -> None:
+        """A partition's state was loaded; no offset: there was no snapshot."""
+
+    def saved(self, partition: int, offset: int, pause_s: float, seconds: float, size: int) -> None:
+        """A snapshot is durable."""
+
+    def not_saved(self, partition: int, error: Exception) -> None:
+        """A snapshot could not be written; nothing is committed."""
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition that this worker owns."""
+
+    line: PartitionLine
+    epoch: int = 0
+    """Fetches of earlier calls than this are from before a seek."""
+    saved_offset: int = -1
+    saved_at: float = 0.0
+    generation: int = -1
+    """The group's generation in which it was released, while it is kept for the next."""
+
+
+class Owner:
+    """The partitions of one worker and their state."""
+
+    def __init__(
+        self,
+        plans: Plans,
+        rules: str,
+        store: SnapshotStore,
+        publisher: Publisher,
+        log: Log,
+        watcher: Watcher,
+        *,
+        on_rejects: Callable[[int, Fetch, Outcome], Awaitable[None]],
+    ) -> None:
+        self.plans, self.rules = plans, rules
+        self.store, self.publisher, self.log, self.watcher = store, publisher, log, watcher
+        self._on_rejects = on_rejects
+        self.owned: dict[int, Owned] = {}
+        self._kept: dict[int, Owned] = {}
+        self._saving = asyncio.Lock()
+
+    def positions(self) -> dict[int, int]:
+        """Return the offset at which reading goes on, by partition."""
+        return {
+            partition: owned.line.next_offset
+            for partition, owned in self.owned.items()
+            if owned.line.next_offset is not None
+        }
+
+    async def take(self, fetch: Fetch) -> None:
+        """Take a fetch of the readings, if it is what the line waits for."""
+        partition = fetch.tp.partition
+        owned = self.owned.get(partition)
+        if owned is None or fetch.epoch < owned.epoch:
+            return  # of an owner or a position before; its new one reads it again
+        expected = owned.line.next_offset
+        assert expected is not None
+        if fetch.next <= expected:
+            return
+        fetch = fetch.since(expected)
+        if fetch.first > expected and not owned.epoch:
+            # perhaps what was in flight at a rebalance: ask for exactly what is expected
+            owned.epoch = 1 << 62
+            owned.epoch = await self.log.reread(partition, expected)
+            return
+        if fetch.first > expected:
+            self.watcher.gap(partition, expected, fetch.first)
+        owned.epoch = 0
+        begun = time.perf_counter()
+        decoded = owned.line.decode(fetch.payloads, fetch.header("content-type"))
+        if decoded.rules and not await self._compiled(decoded.rules, partition, owned, expected):
+            return
+        outcome = owned.line.take(fetch.offsets, decoded)
+        if outcome.alerts:
+            self.publisher.put(partition, outcome.alerts)
+        self.watcher.taken(partition, fetch, outcome, time.perf_counter() - begun)
+        # only now wait: the state and what came of it belong together
+        if outcome.rejects:
+            await self._on_rejects(partition, fetch, outcome)
+        if outcome.alerts:
+            await self.publisher.room(partition)
+
+    async def _compiled(
+        self, texts: Sequence[str], partition: int, owned: Owned, expected: int
+    ) -> bool:
+        """Compile rules off the loop; return whether the fetch is still what the line waits for."""
+        for text in texts:
+            with contextlib.suppress(TocsinError):
+                await asyncio.to_thread(self.plans.compile, text)
+        return self.owned.get(partition) is owned and owned.line.next_offset == expected
+
+    async def adopt(self, partitions: Sequence[int], generation: int) -> None:
+        """Take partitions over: from memory if nobody can have had them, else from snapshots."""
+        fresh = []
+        for partition in sorted(partitions):
+            kept = self._kept.pop(partition, None)
+            if kept is not None and kept.generation == generation - 1:
+                self.owned[partition] = kept
+            else:
+                fresh.append(partition)
+        self._kept.clear()
+        if not fresh:
+            return
+        await self.publisher.adopt(fresh)
+        earliest = await self.log.earliest(fresh)
+        for partition in fresh:
+            self.owned[partition] = await self._restored(partition, earliest[partition])
+
+    async def _restored(self, partition: int, earliest: int) -> Owned:
+        begun = time.perf_counter()
+        line = PartitionLine(self.plans, self.rules, partition)
+        found = await asyncio.to_thread(line.restore, self.store)
+        if line.next_offset is None:
+            line.next_offset = earliest
+        elif line.next_offset < earliest:
+            self.watcher.gap(partition, line.next_offset, earliest)
+            line.next_offset = earliest
+        offset = None if found.offset is None else line.next_offset
+        self.watcher.restored(partition, offset, time.perf_counter() - begun, found.notes)
+        return Owned(line, saved_offset=-1 if offset is None else offset, saved_at=time.monotonic())
+
+    async def release(self, partitions: Sequence[int], generation: int) -> None:
+        """Hand partitions over: what comes after the snapshot is the next owner's to take."""
+        leaving = {p: self.owned.pop(p) for p in sorted(partitions) if p in self.owned}
+        for partition, owned in leaving.items():
+            await self._save(partition, owned)
+            owned.generation = generation
+        self._kept = leaving
+
+    async def save_oldest(self, older_than_s: float) -> None:
+        """Save the partition whose snapshot is the oldest, if it is older than that."""
+        now = time.monotonic()
+        due = [
+            (owned.saved_at, partition)
+            for partition, owned in self.owned.items()
+            if now - owned.saved_at >= older_than_s
+        ]
+        if due:
+            partition = min(due)[1]
+            await self._save(partition, self.owned[partition])
+
+    async def _save(self, partition: int, owned: Owned) -> None:
+        """Write a snapshot, then commit; a failure leaves the one before in force."""
+        async with self._saving:
+            offset = owned.line.next_offset
+            owned.saved_at = time.monotonic()
+            if offset is None or offset == owned.saved_offset:
+                return
+            begun = time.perf_counter()
+            frozen = owned.line.freeze()
+            pause_s = time.perf_counter() - begun
+            # never a snapshot of what is not in the alerts topic yet
+            await self.publisher.flush([partition])
+            try:
+                await asyncio.to_thread(self.store.write, frozen, offset)
+            except (SnapshotError, OSError) as error:
+                self.watcher.not_saved(partition, error)
+                return
+            owned.saved_offset = offset
+            seconds = time.perf_counter() - begun
+            self.watcher.saved(partition, offset, pause_s, seconds, frozen.n_bytes)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.log.commit({partition: offset})

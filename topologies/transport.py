@@ -1,0 +1,187 @@
+"""Faust's transport, carrying whole fetches of a partition and resuming where the state stands.
+
+Faust hands on one message at a time; at millions of readings a second that alone would take the
+core. Its `ConsumerScheduler` setting decides what a fetch becomes: here one record for all messages
+of a partition. What was consumed is known by the state of the partition, not by acks or committed
+offsets, so a consumer that (re)starts seeks to where the owner of the state says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+
+class Fetch:
+    """All messages of one fetch of one partition, in the log's order."""
+
+    __slots__ = ("epoch", "messages", "tp")
+
+    def __init__(self, tp: TP, messages: list[Any], epoch: int) -> None:
+        self.tp = tp
+        self.messages = messages
+        self.epoch = epoch
+        """Which call for records it came of; later calls have higher numbers."""
+
+    def __len__(self) -> int:
+        """Count the messages."""
+        return len(self.messages)
+
+    @property
+    def first(self) -> int:
+        """Return the offset of the first message."""
+        return int(self.messages[0].offset)
+
+    @property
+    def next(self) -> int:
+        """Return the offset after the last message."""
+        return int(self.messages[-1].offset) + 1
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """Return what each message carries; a tombstone carries nothing."""
+        return [message.value or b"" for message in self.messages]
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """Return the offset of each message."""
+        if self.next - self.first == len(self.messages):
+            return range(self.first, self.next)
+        return [message.offset for message in self.messages]
+
+    def header(self, name: str) -> list[str | None] | None:
+        """Return one header of each message, None if no message has headers at all."""
+        if not any(message.headers for message in self.messages):
+            return None
+        return [_header(message.headers, name) for message in self.messages]
+
+    def since(self, offset: int) -> Fetch:
+        """Return the messages at or after an offset."""
+        if self.first >= offset:
+            return self
+        return Fetch(self.tp, [m for m in self.messages if m.offset >= offset], self.epoch)
+
+
+def _header(headers: Sequence[tuple[str, bytes]], name: str) -> str | None:
+    for key, value in headers:
+        if key == name:
+            return (value or b"").decode("ascii", "replace")
+    return None
+
+
+@dataclass(slots=True)
+class _Coalesced:
+    """What Faust takes for one record: the fetch, at the offset of its last message."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int | None
+    timestamp_type: int | None
+    value: Fetch
+    key: None = None
+    headers: tuple[Any, ...] = ()
+    checksum: None = None
+    serialized_key_size: int = -1
+    serialized_value_size: int = -1
+
+
+class CoalescingScheduler:
+    """One record for each partition of a fetch: Faust's `ConsumerScheduler`."""
+
+    epoch = 0
+
+    def iterate(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Any]]:
+        """Yield (topic and partition, its messages as one record)."""
+        for tp, messages in records.items():
+            if not messages:
+                continue
+            last = messages[-1]
+            fetch = Fetch(TP(tp.topic, tp.partition), messages, self.epoch)
+            yield tp, _Coalesced(
+                tp.topic, tp.partition, last.offset, last.timestamp, last.timestamp_type, fetch
+            )
+
+
+class FetchSchema(faust.Schema):
+    """Hands a fetch on as it is: there is nothing to decode yet."""
+
+    def loads_key(self, app: Any, message: Any, **_: Any) -> None:
+        """Return no key: a fetch has as many as messages."""
+
+    def loads_value(self, app: Any, message: Any, **_: Any) -> Any:
+        """Return the fetch."""
+        return message.value
+
+
+Positions = Callable[[set[TP]], Mapping[TP, int]]
+"""Given what is assigned, the offsets at which reading goes on, for partitions with a state."""
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Survives commits that fail: a broker that restarts is no reason to end a worker."""
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        consumer = self._ensure_consumer()
+        mine = self.assignment()
+        wanted = {
+            driver.ensure_aiokafka_TP(tp): driver.OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in mine
+        }
+        if not wanted:
+            return False
+        try:
+            await consumer.commit(wanted)
+        except (driver.KafkaError, driver.IllegalStateError) as error:
+            self.log.warning("offsets were not committed, the next commit covers them: %r", error)
+            return False
+        return True
+
+
+class Consumer(driver.Consumer):
+    """Seeks to where the owner of the state says, and numbers its calls for records."""
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        self.epoch += 1
+        epoch = self.epoch
+        records = await super()._getmany(active_partitions, timeout)
+        self.scheduler.epoch = epoch
+        return records
+
+    epoch = 0
+
+    async def perform_seek(self) -> None:
+        """Seek to committed offsets, and where there is a state, to its position."""
+        await super().perform_seek()
+        positions = self.transport.positions(self.assignment())
+        if positions:
+            await self.seek_wait(positions)
+
+    async def reread(self, tp: TP, offset: int) -> int:
+        """Seek one partition; return the epoch from which on fetches come of it."""
+        await self.seek_wait({tp: offset})
+        return self.epoch + 1
+
+    async def commit_positions(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit the offsets at which the next owner may begin; False if they were not taken."""
+        return await self._commit(offsets)
+
+
+class Transport(driver.Transport):
+    """The transport of a worker; `positions` belongs to the owner of the state."""
+
+    Consumer = Consumer
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.positions: Positions = lambda assigned: {}
+
