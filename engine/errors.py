@@ -88,6 +88,10 @@ class RulesError(InputError):
     """A rules file with faults, or rules that don't fit the catalog."""
 
 
+class SettingsError(InputError):
+    """Settings that can't be used: unknown, out of bounds, unsafe, or not fitting each other."""
+
+
 class AdapterError(InputError):
     """An adapter file with faults, or one that doesn't fit the readings."""
 

@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.layout import TICK
+from kernels.layout import COUNT_NAMES, TICK
+
+OUTCOMES = COUNT_NAMES
+"""What may become of a reading; `late` and `ticks` are counted besides."""
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple
@@ -77,6 +78,43 @@ def one_of(word: str, known: Iterable[str], *, all_if_none: bool = True) -> str:
     if near:
         return f" (did you mean {near[0]}?)"
     return f" (must be one of {', '.join(known)})" if all_if_none and known else ""
+
+
+_NEEDS = {
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be a text in quotes",
+    "bool_type": "must be true or false",
+    "datetime_type": "must be a date or a time, without quotes",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "dict_type": "must be a table",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be > {gt:.15g}",
+    "greater_than_equal": "must be ≥ {ge:.15g}",
+    "less_than": "must be < {lt:.15g}",
+    "less_than_equal": "must be ≤ {le:.15g}",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_long": "must have at most {max_length} entries",
+    "too_short": "must have at least {min_length} entries",
+    "literal_error": "must be {expected}",
+    "value_error": "{error}",
+}
+
+
+def needed(error: Mapping[str, Any]) -> str:
+    """Return what one of pydantic's errors asks for, in the words of all our messages."""
+    text = _NEEDS.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        words = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        text += one_of(error["input"], words, all_if_none=False)
+    return text
 
 
 def _printable(text: str) -> str:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from engine.errors import Fault, RulesError
 from engine.rules import Rules
-from engine.rules_base import ANY, Flaw, Path, one_of
+from engine.rules_base import ANY, Flaw, Path, needed, one_of
 from engine.rules_schema import keys_of, section_at, tables
 from engine.toml_lines import key_lines
 from engine.units import QUANTITIES
@@ -228,40 +228,8 @@ def _related(a: Path, b: Path) -> bool:
     return all(x == y or ANY in (x, y) for x, y in zip(a, b, strict=False))
 
 
-_NEEDS = {
-    "float_type": "must be a number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "string_type": "must be a text in quotes",
-    "bool_type": "must be true or false",
-    "datetime_type": "must be a date or a time, without quotes",
-    "model_type": "must be a table",
-    "model_attributes_type": "must be a table",
-    "dict_type": "must be a table",
-    "tuple_type": "must be a list",
-    "list_type": "must be a list",
-    "finite_number": "must be a finite number",
-    "greater_than": "must be > {gt:.15g}",
-    "greater_than_equal": "must be ≥ {ge:.15g}",
-    "less_than": "must be < {lt:.15g}",
-    "less_than_equal": "must be ≤ {le:.15g}",
-    "string_too_long": "must have at most {max_length} characters",
-    "too_long": "must have at most {max_length} entries",
-    "too_short": "must have at least {min_length} entries",
-    "literal_error": "must be {expected}",
-    "value_error": "{error}",
-}
-
-
 def _problem(key: Path, error: Mapping[str, Any]) -> str:
-    context = error.get("ctx", {})
-    if error["type"] == "extra_forbidden":
-        return _unknown(key)
-    text = _NEEDS.get(error["type"], error["msg"]).format(**context)
-    if error["type"] == "literal_error" and isinstance(error["input"], str):
-        words = re.findall(r"'([^']*)'", context["expected"])
-        text += one_of(error["input"], words, all_if_none=False)
-    return text
+    return _unknown(key) if error["type"] == "extra_forbidden" else needed(error)
 
 
 def _unknown(key: Path) -> str:

@@ -1,0 +1,123 @@
+"""Structured logs: structlog and everything of the standard library in one form, no secrets."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, MutableMapping
+from typing import IO, Any
+
+import orjson
+import structlog
+
+MASK = "********"
+_SECRET_WORDS = ("password", "passwd", "secret", "token", "authorization", "credential")
+_LIBRARIES = {
+    # both narrate every rebalance and heartbeat at INFO
+    "aiokafka": logging.WARNING,
+    "faust": logging.WARNING,
+    "mode": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "aiohttp.access": logging.WARNING,
+}
+
+
+class Masker:
+    """A structlog processor that hides the given secrets, and values under secret names."""
+
+    def __init__(self, secrets: Iterable[str | None] = ()) -> None:
+        # the longest first: one secret may be part of another
+        self._secrets = sorted({each for each in secrets if each}, key=len, reverse=True)
+
+    def __call__(
+        self, logger: Any, method: str, record: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        """Return the record with every secret replaced."""
+        for key in record:
+            record[key] = self._masked(key, record[key])
+        return record
+
+    def _masked(self, key: Any, value: Any) -> Any:
+        if isinstance(key, str) and any(word in key.lower() for word in _SECRET_WORDS):
+            is_path = key.lower().endswith("_file")
+            return value if value is None or isinstance(value, bool) or is_path else MASK
+        if isinstance(value, dict):
+            return {inner: self._masked(inner, each) for inner, each in value.items()}
+        if isinstance(value, list | tuple | set):
+            return [self._masked(None, each) for each in value]
+        if isinstance(value, bool | int | float) or value is None:
+            return value
+        return self.text(value if isinstance(value, str) else str(value))
+
+    def text(self, text: str) -> str:
+        """Return a text without the secrets."""
+        for secret in self._secrets:
+            if secret in text:
+                text = text.replace(secret, MASK)
+        return text
+
+
+def configure(
+    *,
+    log_format: str = "console",
+    log_level: str = "info",
+    secrets: Iterable[str | None] = (),
+    stream: IO[str] | None = None,
+) -> None:
+    """Send all logs to `stream` (stderr by default) as lines for people or as JSON.
+
+    At `debug` the libraries speak as freely as we do; otherwise only what they warn of is kept.
+    """
+    stream = sys.stderr if stream is None else stream
+    level = logging.getLevelName(log_level.upper())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    # the traceback becomes text before the mask, so that no secret hides in it
+    last: list[Any] = [structlog.processors.format_exc_info, Masker(secrets)]
+    if log_format == "json":
+        render: Any = structlog.processors.JSONRenderer(serializer=_json)
+        last.insert(0, structlog.processors.EventRenamer("message"))
+    else:
+        render = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, render],
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    logging.captureWarnings(True)
+    for name, quiet in _LIBRARIES.items():
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+        library.setLevel(level if log_level == "debug" else max(level, quiet))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def logger(name: str = "tocsin") -> Any:
+    """Return a logger: `logger().info("what happened", partition=3)`."""
+    return structlog.stdlib.get_logger(name)
+
+
+def _json(record: Any, **_: Any) -> str:
+    return orjson.dumps(record, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
