@@ -100,6 +100,10 @@ class ReadingsError(InputError):
     """Readings that can't be read: missing, truncated, of another schema."""
 
 
+class CommandError(InputError):
+    """An operator command that says nothing that can be done."""
+
+
 class SnapshotError(InputError):
     """A snapshot that can't be restored: damaged, of another catalog, rules, or format."""
 
