@@ -18,7 +18,7 @@ import numpy as np
 from engine.alerts import AlertRecords
 from engine.plan import Plan
 from engine.readings import Readings
-from engine.shards import Shard, cut_shards, in_log_order
+from engine.shards import Shard, cut_shards, in_log_order, shard_of
 from engine.state import State
 from kernels.layout import COUNT_NAMES, TRANSITION
 
@@ -26,12 +26,29 @@ Array = np.ndarray[Any, Any]
 
 
 class Pipeline:
-    """The line of one catalog under one set of rules."""
+    """The line of one catalog under one set of rules, or of one partition of it.
 
-    def __init__(self, plan: Plan, threads: int = 1) -> None:
-        self.plan = plan
-        self.state = State.allocate(plan)
-        self.shards = cut_shards(plan, self.state, threads)
+    A partition has a log of its own, with its own positions. Several of one process share a
+    `state`; each touches its own sources and their sensors alone, and begins by resetting them.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        threads: int = 1,
+        *,
+        state: State | None = None,
+        partition: int | None = None,
+    ) -> None:
+        self.plan, self.partition = plan, partition
+        self.state = State.allocate(plan) if state is None else state
+        if partition is None:
+            self.shards = cut_shards(plan, self.state, threads)
+        else:
+            self.shards = [shard_of(plan, self.state, partition)]
+        self.state.reset(*self.sources, zeroed=state is None)
+        self.n_foreign = 0
+        """Readings of other partitions' sensors that came, and were passed over."""
         self.records = AlertRecords(plan)
         self._pool = ThreadPoolExecutor(len(self.shards)) if len(self.shards) > 1 else None
 
@@ -41,8 +58,24 @@ class Pipeline:
 
     def judge(self, readings: Readings) -> Array:
         """Take the next records of the log; return (T,) TRANSITION, in the log's order."""
+        if self.partition is not None:
+            self.n_foreign += self._count_foreign(readings.sensor)
         run = map if self._pool is None else self._pool.map
         return in_log_order(list(run(lambda shard: _flow(shard, readings), self.shards)))
+
+    @property
+    def sources(self) -> tuple[int, int]:
+        """Return the line's sources: (first, one past the last)."""
+        return self.shards[0].sources[0], self.shards[-1].sources[1]
+
+    def _count_foreign(self, sensor: Array) -> int:
+        first, last = self.shards[0].sensors
+        # one unsigned comparison for both ends
+        strange = (sensor - np.int32(first)).view(np.uint32) >= np.uint32(last - first)
+        if not strange.any():
+            return 0
+        others = sensor[strange]
+        return int(np.count_nonzero((others >= 0) & (others < self.plan.catalog.n_sensors)))
 
     @property
     def position(self) -> int:

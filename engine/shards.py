@@ -35,16 +35,25 @@ class Shard:
     """A contiguous range of sources, cut between partitions, with its own clock and buffers.
 
     Every shard sees the whole log and keeps the whole clock; it runs the detectors of its own
-    sensors only. Couplings never cross partitions, so shards share no state.
+    sensors only. Couplings never cross partitions, so shards share no state. One shard of a log
+    counts what belongs to no sensor.
     """
 
-    def __init__(self, plan: Plan, state: State, first_source: int, last_source: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        state: State,
+        first_source: int,
+        last_source: int,
+        *,
+        counts_all: bool = True,
+    ) -> None:
         self.state = state
         starts = plan.catalog.sensor_start
         self.sources = (first_source, last_source)
         self.sensors = (int(starts[first_source]), int(starts[last_source]))
         n_sensors = self.sensors[1] - self.sensors[0]
-        self.counts_all = int(first_source == 0)
+        self.counts_all = int(counts_all)
         self.clock = np.zeros(1, CLOCK)
         self.clock["watermark_ms"] = self.clock["tick_ms"] = NEVER
         turns = np.concatenate([plan.contexts["from_ms"], plan.contexts["to_ms"]])
@@ -53,7 +62,7 @@ class Shard:
         self.block_due_ms = np.full(n_blocks, FAR_FUTURE_MS, np.int64)
         self.agenda = np.zeros(max(1, last_source - first_source), np.int32)
         self.reading = np.zeros(1, READING)
-        largest = int(np.diff(starts).max()) if plan.catalog.n_sources else 0
+        largest = int(np.diff(starts[first_source : last_source + 1]).max(initial=0))
         self.changes = np.zeros(N_CHANGES + 2 * ROOM + largest, CHANGE)
         self.transitions = np.zeros(N_TRANSITIONS, TRANSITION)
         self._bind(plan, state)
@@ -130,7 +139,15 @@ def cut_shards(plan: Plan, state: State, n: int) -> list[Shard]:
     edges = sorted({0, catalog.n_sources} | cuts)
     if len(edges) < 2:
         edges = [0, 0]
-    return [Shard(plan, state, first, last) for first, last in pairwise(edges)]
+    return [
+        Shard(plan, state, first, last, counts_all=first == 0) for first, last in pairwise(edges)
+    ]
+
+
+def shard_of(plan: Plan, state: State, partition: int) -> Shard:
+    """Return the shard of one partition, which has a log of its own."""
+    first, last = plan.catalog.partition_start[partition : partition + 2].tolist()
+    return Shard(plan, state, first, last)
 
 
 def in_log_order(parts: Sequence[Array]) -> Array:
