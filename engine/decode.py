@@ -7,7 +7,7 @@ one whose time is out of bounds; a row is rejected only where it can't be said w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -20,14 +20,18 @@ from engine.arrow_checks import check_batch
 from engine.arrow_views import mask, nulls, texts
 from engine.columns import is_text, numbers, qualities, scaled, values
 from engine.readings import Readings
+from engine.rejects import MAX_LISTED, Refusal, Reject, Rejects
 from engine.sensor_ids import CATALOG_KEY, outside
 from kernels.layout import UNKNOWN
 
 MAX_ARROW_BYTES = 64 << 20
-MAX_JSON_BYTES = 16 << 20
+MAX_JSON_BYTES = 8 << 20
 MAX_ROWS = 1 << 22
-MAX_REJECTS = 100
+MAX_JSON_ROWS = 1 << 18
+MAX_JSON_VALUES = 8 * MAX_JSON_ROWS
+MAX_REJECTS = MAX_LISTED
 """Rejects that one message lists; the last one then says how many more there are."""
+ARROW_MARK = b"\xff\xff\xff\xff"
 REASONS = (
     "too_large",
     "not_arrow",
@@ -49,14 +53,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = frozenset({int, float, bool, type(None)})
 
 
-class Reject(NamedTuple):
-    """What could not be decoded: one of REASONS, a line for people, and the row where it is one."""
-
-    reason: str
-    detail: str
-    row: int | None = None
-
-
 class Decoded(NamedTuple):
     """What one message held."""
 
@@ -66,24 +62,27 @@ class Decoded(NamedTuple):
 
 def decode(payload: bytes, catalog: Any) -> Decoded:
     """Decode a message of either kind: an Arrow stream begins with a continuation mark."""
-    if payload[:4] == b"\xff\xff\xff\xff":
+    if payload[:4] == ARROW_MARK:
         return decode_arrow(payload, catalog)
     return decode_json(payload, catalog)
 
 
-def _refused(reason: str, detail: object) -> Decoded:
-    text = " ".join(str(detail).split())[:300]
-    return Decoded(_none(), [Reject(reason, text)])
+def _decoded(rows: Rows, rejects: Rejects) -> Decoded:
+    listed = list(rejects.listed)
+    if rejects.more:
+        listed.append(Reject("more", f"{rejects.more:,} more rows were rejected"))
+    return Decoded(rows.readings, listed)
 
 
-def _none() -> Readings:
-    return Readings.of([], [], [])
+class Rows(NamedTuple):
+    """The rows of one message that are readings; `kept` are their numbers unless all were kept."""
+
+    readings: Readings
+    kept: NDArray[np.int64] | None = None
 
 
-class _Refusal(Exception):
-    def __init__(self, reason: str, detail: object) -> None:
-        super().__init__(detail)
-        self.reason = reason
+def _none() -> Rows:
+    return Rows(Readings.of([], [], []))
 
 
 # --- Arrow ---------------------------------------------------------------------------------------
@@ -96,17 +95,29 @@ def decode_arrow(source: bytes | pa.Buffer | pa.RecordBatch, catalog: Any) -> De
     `tocsin.catalog`, or ids as text or dictionary), `event_ms` (int64 or a timestamp), `value`
     (numbers), and perhaps `quality` (uint8). Others are ignored.
     """
+    rejects = Rejects()
+    return _decoded(arrow_rows(source, catalog, rejects), rejects)
+
+
+def arrow_rows(source: bytes | pa.Buffer | pa.RecordBatch, catalog: Any, rejects: Rejects) -> Rows:
+    """Return the readings of an Arrow message, and enter into `rejects` what it has besides."""
     try:
         if isinstance(source, pa.RecordBatch):
-            return _decode_batches([_checked(source)], source.schema, catalog)
+            return _decode_batches([_checked(source)], source.schema, catalog, rejects)
         if len(source) > MAX_ARROW_BYTES:
-            return _refused("too_large", f"{len(source):,} bytes, at most {MAX_ARROW_BYTES:,}")
+            raise Refusal("too_large", f"{len(source):,} bytes, at most {MAX_ARROW_BYTES:,}")
         schema, batches = _read_stream(source)
-        return _decode_batches(batches, schema, catalog)
-    except _Refusal as refusal:
-        return _refused(refusal.reason, refusal)
-    except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
-        return _refused("not_arrow", error or type(error).__name__)
+        return _decode_batches(batches, schema, catalog, rejects)
+    except Refusal as refusal:
+        rejects.add_message(refusal)
+    except _ARROW_ERRORS as error:
+        rejects.add_message(Refusal("not_arrow", error or type(error).__name__))
+    return _none()
+
+
+_ARROW_ERRORS = (
+    pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError,
+)  # fmt: skip
 
 
 def _read_stream(source: bytes | pa.Buffer) -> tuple[pa.Schema, list[pa.RecordBatch]]:
@@ -122,7 +133,7 @@ def _read_stream(source: bytes | pa.Buffer) -> tuple[pa.Schema, list[pa.RecordBa
     for batch in reader:
         n_rows += len(batch)
         if n_rows > MAX_ROWS:
-            raise _Refusal("too_large", f"more than {MAX_ROWS:,} rows")
+            raise Refusal("too_large", f"more than {MAX_ROWS:,} rows")
         batches.append(_checked(batch))
     return schema, batches
 
@@ -132,7 +143,7 @@ _COLUMNS = ("sensor", "event_ms", "value", "quality")
 
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
     if len(batch) > MAX_ROWS:
-        raise _Refusal("too_large", f"more than {MAX_ROWS:,} rows")
+        raise Refusal("too_large", f"more than {MAX_ROWS:,} rows")
     check_batch(batch)
     return batch
 
@@ -140,26 +151,34 @@ def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
 def _place(schema: pa.Schema, name: str) -> int | None:
     places = schema.get_all_field_indices(name)
     if len(places) > 1:
-        raise _Refusal("wrong_schema", f"{len(places)} columns are called {name!r}")
+        raise Refusal("wrong_schema", f"{len(places)} columns are called {name!r}")
     return places[0] if places else None
 
 
-def _decode_batches(batches: Sequence[pa.RecordBatch], schema: pa.Schema, catalog: Any) -> Decoded:
-    for name in _COLUMNS[:3]:
-        if _place(schema, name) is None:
-            raise _Refusal("wrong_schema", f"no column {name!r}; there are {schema.names[:20]}")
-    dense = _is_dense(schema, catalog)
-    rejects: list[Reject] = []
-    pieces = []
-    first_row = 0
-    for batch in batches:
-        pieces.append(_decode_batch(batch, first_row, catalog, rejects, dense=dense))
-        first_row += len(batch)
+def _decode_batches(
+    batches: Sequence[pa.RecordBatch], schema: pa.Schema, catalog: Any, rejects: Rejects
+) -> Rows:
+    try:
+        for name in _COLUMNS[:3]:
+            if _place(schema, name) is None:
+                raise Refusal("wrong_schema", f"no column {name!r}; there are {schema.names[:20]}")
+        dense = _is_dense(schema, catalog)
+        pieces, kept = [], []
+        first_row = 0
+        for batch in batches:
+            piece, rows = _decode_batch(batch, first_row, catalog, rejects, dense=dense)
+            pieces.append(piece)
+            kept.append(rows)
+            first_row += len(batch)
+    except Refusal as refusal:
+        raise Refusal(refusal.reason, refusal, sum(map(len, batches))) from None
+    if not pieces:
+        return _none()
+    numbered = np.concatenate(kept) if rejects else None
     if len(pieces) == 1:
-        return Decoded(pieces[0], rejects)
+        return Rows(pieces[0], numbered)
     columns = ([getattr(piece, name) for piece in pieces] for name in _COLUMNS)
-    joined = Readings(*map(np.concatenate, columns)) if pieces else _none()
-    return Decoded(joined, rejects)
+    return Rows(Readings(*map(np.concatenate, columns)), numbered)
 
 
 def _is_dense(schema: pa.Schema, catalog: Any) -> bool:
@@ -168,30 +187,31 @@ def _is_dense(schema: pa.Schema, catalog: Any) -> bool:
     if is_text(names):
         return False
     if kind != pa.int32():
-        raise _Refusal("wrong_schema", f"sensor: must be int32, text or a dictionary, not {kind}")
+        raise Refusal("wrong_schema", f"sensor: must be int32, text or a dictionary, not {kind}")
     digest = (schema.metadata or {}).get(CATALOG_KEY)
     if digest is None:
-        raise _Refusal("wrong_catalog", f"dense indices without {CATALOG_KEY.decode()!r}")
+        raise Refusal("wrong_catalog", f"dense indices without {CATALOG_KEY.decode()!r}")
     if digest != catalog.digest.encode():
         theirs = digest[:40].decode("ascii", "replace")
-        raise _Refusal("wrong_catalog", f"indices of catalog {theirs!r}, not {catalog.digest!r}")
+        raise Refusal("wrong_catalog", f"indices of catalog {theirs!r}, not {catalog.digest!r}")
     return True
 
 
 def _decode_batch(
-    batch: pa.RecordBatch, first_row: int, catalog: Any, rejects: list[Reject], *, dense: bool
-) -> Readings:
+    batch: pa.RecordBatch, first_row: int, catalog: Any, rejects: Rejects, *, dense: bool
+) -> tuple[Readings, NDArray[np.int64]]:
     time = batch.column("event_ms")
+    kept = np.arange(first_row, first_row + len(batch))
     if time.null_count:
         missing = nulls(time)
-        rows = (first_row + np.flatnonzero(missing)).tolist()
-        _list(rejects, (Reject("no_time", "event_ms is null", row) for row in rows), len(rows))
-        batch = batch.filter(mask(~missing))
+        rows = kept[missing]
+        rejects.add_rows("no_time", "event_ms is null", rows[:MAX_LISTED].tolist(), len(rows))
+        batch, kept = batch.filter(mask(~missing)), kept[~missing]
         time = batch.column("event_ms")
     event_ms = _event_ms(time)
     with_value = batch.column("value")
     if not (pa.types.is_floating(with_value.type) or pa.types.is_integer(with_value.type)):
-        raise _Refusal("wrong_schema", f"value: must be numbers, not {with_value.type}")
+        raise Refusal("wrong_schema", f"value: must be numbers, not {with_value.type}")
     value = values(with_value)
     sensor = batch.column("sensor")
     if dense:
@@ -207,9 +227,9 @@ def _decode_batch(
     if _place(batch.schema, "quality") is not None:
         graded = batch.column("quality")
         if not pa.types.is_integer(graded.type):
-            raise _Refusal("wrong_schema", f"quality: must be uint8, not {graded.type}")
+            raise Refusal("wrong_schema", f"quality: must be uint8, not {graded.type}")
         quality = qualities(graded)
-    return Readings(index, event_ms, value, quality)
+    return Readings(index, event_ms, value, quality), kept
 
 
 def _event_ms(time: pa.Array) -> NDArray[np.int64]:
@@ -217,28 +237,12 @@ def _event_ms(time: pa.Array) -> NDArray[np.int64]:
         return numbers(time, np.int64)
     if pa.types.is_timestamp(time.type):
         return scaled(numbers(time.view(pa.int64()), np.int64), time.type.unit)
-    raise _Refusal("wrong_schema", f"event_ms: must be int64 or a timestamp, not {time.type}")
+    raise Refusal("wrong_schema", f"event_ms: must be int64 or a timestamp, not {time.type}")
 
 
 def _resolved(ids: pa.Array, catalog: Any) -> NDArray[np.int32]:
     found = catalog.resolver().resolve(ids)
     return np.where(found < 0, np.int32(UNKNOWN), found)
-
-
-def _list(rejects: list[Reject], found: Iterable[Reject], n: int) -> None:
-    """Add rejects as far as there is room, and then how many more there are."""
-    room = MAX_REJECTS - len(rejects)
-    more = 0
-    if rejects and rejects[-1].reason == "more":
-        more = int(rejects.pop().detail.split()[0].replace(",", ""))
-        room = 0
-    for place, reject in enumerate(found):
-        if place >= room:
-            break
-        rejects.append(reject)
-    more += max(0, n - max(0, room))
-    if more:
-        rejects.append(Reject("more", f"{more:,} more rows were rejected"))
 
 
 # --- JSON ----------------------------------------------------------------------------------------
@@ -250,22 +254,43 @@ def decode_json(payload: bytes, catalog: Any) -> Decoded:
     `{"sensor": id, "ts": ISO 8601 or epoch ms, "value": number or null, "quality": 0 to 255}`;
     `event_ms` or `time` will do for `ts`, and a time without a zone is UTC. Other keys are ignored.
     """
+    rejects = Rejects()
+    return _decoded(json_rows(payload, catalog, rejects), rejects)
+
+
+def json_rows(payload: bytes, catalog: Any, rejects: Rejects) -> Rows:
+    """Return the readings of a JSON message, and enter into `rejects` what it has besides."""
+    try:
+        rows = _parsed(payload)
+    except Refusal as refusal:
+        rejects.add_message(refusal)
+        return _none()
+    try:
+        return Rows(_regular(rows, catalog))
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, pa.ArrowException):
+        return _row_by_row(rows, catalog, rejects)
+
+
+def _parsed(payload: bytes) -> list[Any]:
     if len(payload) > MAX_JSON_BYTES:
-        return _refused("too_large", f"{len(payload):,} bytes, at most {MAX_JSON_BYTES:,}")
-    rejects: list[Reject] = []
+        raise Refusal("too_large", f"{len(payload):,} bytes, at most {MAX_JSON_BYTES:,}")
+    # what this many values would become is bounded before it is made
+    n_values = payload.count(b",") + payload.count(b"[") + payload.count(b"{")
+    if n_values > MAX_JSON_VALUES:
+        raise Refusal("too_large", f"{n_values:,} values, at most {MAX_JSON_VALUES:,}")
     try:
         parsed = orjson.loads(payload)
         rows = parsed if isinstance(parsed, list) else [parsed]
     except orjson.JSONDecodeError as error:
         if b"\n" not in payload.strip():
-            return _refused("not_json", error)
+            raise Refusal("not_json", error) from None
+        n_lines = payload.count(b"\n") + payload.count(b"\r") + 1
+        if n_lines > 2 * MAX_JSON_ROWS:
+            raise Refusal("too_large", f"{n_lines:,} lines") from None
         rows = _lines(payload)
-    if len(rows) > MAX_ROWS:
-        return _refused("too_large", f"{len(rows):,} rows, at most {MAX_ROWS:,}")
-    try:
-        return Decoded(_regular(rows, catalog), rejects)
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, pa.ArrowException):
-        return Decoded(_row_by_row(rows, catalog, rejects), rejects)
+    if len(rows) > MAX_JSON_ROWS:
+        raise Refusal("too_large", f"{len(rows):,} rows, at most {MAX_JSON_ROWS:,}", len(rows))
+    return rows
 
 
 class _Broken(NamedTuple):
@@ -302,55 +327,56 @@ def _regular(rows: list[Any], catalog: Any) -> Readings:
     )
 
 
-def _row_by_row(rows: list[Any], catalog: Any, rejects: list[Reject]) -> Readings:
-    kept: list[tuple[str, int, float, int]] = []
-    refused = []
+def _row_by_row(rows: list[Any], catalog: Any, rejects: Rejects) -> Rows:
+    taken: list[tuple[str, int, float, int]] = []
+    kept: list[int] = []
     for place, row in enumerate(rows):
         try:
-            kept.append(_one(row))
-        except _Refusal as refusal:
-            refused.append(Reject(refusal.reason, str(refusal)[:300], place))
-    _list(rejects, refused, len(refused))
-    if not kept:
+            taken.append(_one(row))
+            kept.append(place)
+        except Refusal as refusal:
+            rejects.add(refusal.reason, refusal, place)
+    if not taken:
         return _none()
-    ids, event_ms, value, quality = zip(*kept, strict=True)
-    return Readings(
+    ids, event_ms, value, quality = zip(*taken, strict=True)
+    readings = Readings(
         _resolved(texts(ids), catalog),
         np.array(event_ms, np.int64),
         np.array(value, np.float64),
         np.array(quality, np.uint8),
     )
+    return Rows(readings, np.array(kept, np.int64))
 
 
 def _one(row: Any) -> tuple[str, int, float, int]:
     if isinstance(row, _Broken):
-        raise _Refusal("not_json", row.problem)
+        raise Refusal("not_json", row.problem)
     if not isinstance(row, dict):
-        raise _Refusal("not_an_object", f"got {_shown(row)}")
+        raise Refusal("not_an_object", f"got {_shown(row)}")
     sensor = row.get("sensor")
     if sensor is None:
-        raise _Refusal("no_sensor", f"keys are {list(row)[:20]}")
+        raise Refusal("no_sensor", f"keys are {list(row)[:20]}")
     if isinstance(sensor, int) and not isinstance(sensor, bool):
         sensor = str(sensor)
     if not isinstance(sensor, str):
-        raise _Refusal("bad_sensor", f"must be text, got {_shown(sensor)}")
+        raise Refusal("bad_sensor", f"must be text, got {_shown(sensor)}")
     try:
         event_ms = _time_of(row)
     except KeyError:
-        raise _Refusal("no_time", f"keys are {list(row)[:20]}") from None
+        raise Refusal("no_time", f"keys are {list(row)[:20]}") from None
     except (ValueError, OverflowError, TypeError):
         given = next((row[key] for key in _TIME_KEYS if key in row), None)
         problem = f"must be ISO 8601 or epoch ms, got {_shown(given)}"
-        raise _Refusal("bad_time", problem) from None
+        raise Refusal("bad_time", problem) from None
     if "value" not in row:
-        raise _Refusal("no_value", f"keys are {list(row)[:20]}")
+        raise Refusal("no_value", f"keys are {list(row)[:20]}")
     value = row["value"]
     if type(value) not in _NUMBERS:
-        raise _Refusal("bad_value", f"must be a number, got {_shown(value)}")
+        raise Refusal("bad_value", f"must be a number, got {_shown(value)}")
     try:
         quality = _quality_of(row)
     except ValueError as error:
-        raise _Refusal("bad_quality", str(error)) from None
+        raise Refusal("bad_quality", str(error)) from None
     return sensor, event_ms, float("nan") if value is None else float(value), quality
 
 

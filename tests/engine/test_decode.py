@@ -167,6 +167,7 @@ def test_a_message_with_too_many_bytes_or_rows_is_rejected_unread(monkeypatch):
     monkeypatch.setattr(wire, "MAX_ROWS", N - 1)
     assert decode(message(batch()), CITY).rejects[0].reason == "too_large"
     assert decode_arrow(batch(), CITY).rejects[0].reason == "too_large"
+    monkeypatch.setattr(wire, "MAX_JSON_ROWS", N - 1)
     assert decode_json(orjson.dumps([0] * N), CITY).rejects[0].reason == "too_large"
     monkeypatch.setattr(wire, "MAX_ARROW_BYTES", 100)
     monkeypatch.setattr(wire, "MAX_JSON_BYTES", 100)

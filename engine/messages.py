@@ -1,0 +1,243 @@
+"""The messages of one fetch to what the line takes: batches of readings, and control records.
+
+A message is an Arrow stream, a control record of Tocsin's own workers, or JSON readings; whatever
+its bytes, it ends as readings, a control record or rejects, never as an exception. Every reading
+sent is counted once: it is a record of a batch, or it is among the rejects. Readings of sensors
+that the catalog does not have, or that belong to another partition, are rejects. What a message
+becomes depends on it alone, so the same log gives the same records however it is cut into fetches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from engine.decode import ARROW_MARK, Rows, arrow_rows, json_rows
+from engine.readings import Readings
+from engine.rejects import MAX_LISTED, Refusal, Rejects
+from kernels.layout import ACKNOWLEDGE, MAX_EVENT_MS, TICK
+
+CONTROL_MARK = b'{"tocsin":'
+MAX_CONTROL_BYTES = 1 << 20
+
+
+class Batch(NamedTuple):
+    """Readings and ticks of consecutive messages, `first` being the first one's place in the fetch.
+
+    Message `first + i` owns records `starts[i]` to `starts[i + 1]`.
+    """
+
+    readings: Readings
+    starts: NDArray[np.int64]
+    first: int
+
+
+class Control(NamedTuple):
+    """A control record, and its message's place in the fetch."""
+
+    index: int  # type: ignore[assignment]  # not the method of tuples
+    record: Any
+
+
+class Rejected(NamedTuple):
+    """What one message had refused for one reason: how many readings, and the first rows of them.
+
+    Of a message that can't be read it isn't known how many there were: `n` is 1.
+    """
+
+    index: int  # type: ignore[assignment]  # not the method of tuples
+    reason: str
+    detail: str
+    n: int
+    rows: list[int]
+
+
+def decode_messages(
+    payloads: Sequence[bytes],
+    catalog: Any,
+    *,
+    sensors: tuple[int, int],
+    kinds: Sequence[str | None] | None = None,
+) -> tuple[list[Batch | Control], list[Rejected]]:
+    """Decode the messages of a fetch, in their order; `sensors` are those of the partition.
+
+    `kinds` are the content types that the messages came with, where there were any.
+    """
+    fetch = _Fetch(catalog, sensors)
+    for index, payload in enumerate(payloads):
+        kind = kinds[index] if kinds is not None else None
+        fetch.take(index, payload or b"", kind)
+    fetch.close()
+    return fetch.steps, fetch.rejected
+
+
+class _Piece(NamedTuple):
+    index: int  # type: ignore[assignment]  # not the method of tuples
+    rows: Rows
+
+
+class _Fetch:
+    """One fetch on its way: what was decoded, and what waits to be joined to a batch."""
+
+    def __init__(self, catalog: Any, sensors: tuple[int, int]) -> None:
+        self.catalog = catalog
+        self.own = sensors
+        self.steps: list[Batch | Control] = []
+        self.rejected: list[Rejected] = []
+        self._pieces: list[_Piece] = []
+        self._n_ticks = 0
+
+    def take(self, index: int, payload: bytes, kind: str | None) -> None:
+        if is_arrow(payload, kind):
+            self._take_rows(index, arrow_rows, payload)
+        elif payload.startswith(CONTROL_MARK):
+            self._take_control(index, payload)
+        else:
+            self._take_rows(index, json_rows, payload)
+
+    def _take_rows(self, index: int, decode: Any, payload: bytes) -> None:
+        rejects = Rejects()
+        rows = decode(payload, self.catalog, rejects)
+        if rejects:
+            self._reject(index, rejects)
+        if len(rows.readings):
+            self._pieces.append(_Piece(index, rows))
+
+    def _take_control(self, index: int, payload: bytes) -> None:
+        try:
+            record = parse_control(payload)
+        except Refusal as refusal:
+            rejects = Rejects()
+            rejects.add_message(refusal)
+            self._reject(index, rejects)
+            return
+        if isinstance(record, int):
+            self._pieces.append(_Piece(index, Rows(Readings.tick(record))))
+            self._n_ticks += 1
+        else:
+            self.close()
+            self.steps.append(Control(index, record))
+
+    def _reject(self, index: int, rejects: Rejects) -> None:
+        self.rejected += [Rejected(index, *each) for each in rejects.by_reason()]
+
+    def close(self) -> None:
+        """End the batch that is under way."""
+        pieces, self._pieces = self._pieces, []
+        n_ticks, self._n_ticks = self._n_ticks, 0
+        if not pieces:
+            return
+        first, last = pieces[0].index, pieces[-1].index
+        counts = np.zeros(last - first + 1, np.int64)
+        for piece in pieces:
+            counts[piece.index - first] = len(piece.rows.readings)
+        starts = np.zeros(len(counts) + 1, np.int64)
+        np.cumsum(counts, out=starts[1:])
+        readings = _joined([piece.rows.readings for piece in pieces])
+        low, high = self.own
+        own = (readings.sensor >= low) & (readings.sensor < high)
+        if np.count_nonzero(own) + n_ticks < len(own):
+            own |= self._control_rows(readings)
+            kept = {piece.index: piece.rows.kept for piece in pieces}
+            self._reject_strangers(readings, ~own, starts, first, kept)
+            starts = np.concatenate([[0], np.cumsum(own)])[starts]
+            readings = Readings(
+                readings.sensor[own], readings.event_ms[own], readings.value[own],
+                readings.quality[own],
+            )  # fmt: skip
+        if len(readings):
+            self.steps.append(Batch(readings, starts, first))
+
+    def _control_rows(self, readings: Readings) -> NDArray[np.bool_]:
+        """Tell which rows are ticks, and acknowledges of sources of this partition."""
+        rows = readings.sensor == TICK
+        acknowledge = readings.sensor == ACKNOWLEDGE
+        if acknowledge.any():
+            low, high = own_sources(self.catalog, self.own)
+            rows |= acknowledge & (readings.value >= low) & (readings.value < high)
+        return rows
+
+    def _reject_strangers(
+        self,
+        readings: Readings,
+        strange: NDArray[np.bool_],
+        starts: NDArray[np.int64],
+        first: int,
+        kept: dict[int, NDArray[np.int64] | None],
+    ) -> None:
+        # what decoding left as unknown is negative; what is known here is another partition's
+        elsewhere = (readings.sensor >= 0) | (readings.sensor == ACKNOWLEDGE)
+        per_message = np.add.reduceat(strange, starts[:-1][np.diff(starts) > 0], dtype=np.int64)
+        messages = np.flatnonzero(np.diff(starts))[per_message > 0]
+        for message in messages.tolist():
+            part = slice(starts[message], starts[message + 1])
+            rejects = Rejects()
+            for reason, where in (
+                ("unknown_sensor", strange[part] & ~elsewhere[part]),
+                ("other_partition", strange[part] & elsewhere[part]),
+            ):
+                rows = np.flatnonzero(where)
+                n = len(rows)
+                numbers = kept.get(first + message)
+                listed = rows[:MAX_LISTED] if numbers is None else numbers[rows[:MAX_LISTED]]
+                rejects.add_rows(reason, _STRANGE[reason].format(n=n), listed.tolist(), n)
+            self._reject(first + message, rejects)
+
+
+_STRANGE = {
+    "unknown_sensor": "{n:,} readings of sensors that the catalog does not have",
+    "other_partition": "{n:,} readings of sensors of other partitions",
+}
+
+
+def _joined(readings: list[Readings]) -> Readings:
+    if len(readings) == 1:
+        return readings[0]
+    return Readings(
+        np.concatenate([each.sensor for each in readings]),
+        np.concatenate([each.event_ms for each in readings]),
+        np.concatenate([each.value for each in readings]),
+        np.concatenate([each.quality for each in readings]),
+    )
+
+
+def is_arrow(payload: bytes, kind: str | None) -> bool:
+    """Tell whether a message is Arrow, by its content type if it has one, else by its bytes."""
+    if kind is not None and "arrow" in kind:
+        return True
+    if kind is not None and "json" in kind:
+        return False
+    return payload[:4] == ARROW_MARK
+
+
+def own_sources(catalog: Any, sensors: tuple[int, int]) -> tuple[int, int]:
+    """Return the first source of a range of partitions, and the one after its last."""
+    bounds = catalog.sensor_start[catalog.partition_start]
+    first = int(np.searchsorted(bounds, sensors[0], side="right")) - 1
+    last = int(np.searchsorted(bounds, sensors[1], side="left"))
+    return int(catalog.partition_start[first]), int(catalog.partition_start[last])
+
+
+def parse_control(payload: bytes) -> int | dict[str, Any]:
+    """Return the event time of a tick, or another control record."""
+    if len(payload) > MAX_CONTROL_BYTES:
+        problem = f"{len(payload):,} bytes, at most {MAX_CONTROL_BYTES:,}"
+        raise Refusal("bad_control", problem)
+    try:
+        record = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise Refusal("bad_control", error) from None
+    if not isinstance(record, dict):
+        raise Refusal("bad_control", "must be an object")
+    event_ms = record.get("event_ms")
+    if type(event_ms) is not int or not 0 <= event_ms < MAX_EVENT_MS:
+        raise Refusal("bad_control", f"event_ms: must be epoch ms, got {str(event_ms)[:80]!r}")
+    if record.get("tocsin") == "tick":
+        if record.keys() != {"tocsin", "event_ms"}:
+            raise Refusal("bad_control", f"a tick has no keys {list(record)[:20]}")
+        return event_ms
+    return record
