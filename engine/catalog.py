@@ -48,6 +48,8 @@ class Catalog:
     categories: list[str]
     district: np.ndarray  # (S,) int16 into `districts`; −1 none
     districts: list[str]
+    department: np.ndarray  # (S,) int16 into `departments`: whom the source answers to; −1 none
+    departments: list[str]
     static_class: np.ndarray  # (S,) uint8 into STATIC_CLASSES
 
     sensor_start: np.ndarray  # (S + 1,) int64: sensors of source i are [start[i], start[i + 1])
@@ -196,6 +198,7 @@ class Catalog:
             "categories": dict(zip(self.categories, n_by_category.tolist(), strict=True)),
             "static_classes": dict(zip(STATIC_CLASSES, n_by_class.tolist(), strict=True)),
             "districts": len(self.districts),
+            "departments": len(self.departments),
         }
 
 

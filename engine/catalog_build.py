@@ -250,6 +250,7 @@ def _compile(
         lat=sources.lat[order],
         category=sources.category.codes[order].astype(np.int16),
         district=sources.district.codes[order].astype(np.int16),
+        department=sources.department.codes[order].astype(np.int16),
         static_class=sources.static_class[order],
         partition_start=layout.partition_start,
     )
@@ -264,6 +265,7 @@ def _compile(
         "n_partitions": len(layout.partition_start) - 1,
         "categories": sources.category.words,
         "districts": sources.district.words,
+        "departments": sources.department.words,
         "quantities": sensors.quantity.words,
         "units": sensors.unit.words,
         "canonical_units": {name: quantities[name].unit for name in sensors.quantity.words},

@@ -34,7 +34,10 @@ SOURCE_COLUMNS = [
     Column(name="static_class"),
     Column(name="lon", is_number=True),
     Column(name="lat", is_number=True),
-    *(Column(name=name, required=False) for name in ("grid", "district", "owner", "contact")),
+    *(
+        Column(name=name, required=False)
+        for name in ("grid", "district", "department", "owner", "contact")
+    ),
 ]
 SENSOR_COLUMNS = [
     Column(name="sensor_id"),
@@ -69,6 +72,7 @@ class Sources:
     lat: np.ndarray
     category: Vocabulary
     district: Vocabulary
+    department: Vocabulary
     static_class: np.ndarray
 
 
@@ -214,6 +218,7 @@ def check_sources(table: Table, log: FaultLog) -> Sources:
         lat=checks.bounded("lat", -90.0, 90.0),
         category=checks.vocabulary(category, "category", 32_767),
         district=checks.vocabulary(checks.text("district"), "district", 32_767),
+        department=checks.vocabulary(checks.text("department"), "department", 32_767),
         static_class=_static_class(checks),
     )
 

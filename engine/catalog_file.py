@@ -21,7 +21,7 @@ import pyarrow as pa
 from engine.arrow_views import view
 from engine.errors import CatalogError, OutputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _META_KEY = b"tocsin.catalog"
 _PAD_KEY = b"tocsin.pad"
 _LINE = 64  # bytes of a cache line
@@ -39,6 +39,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "lat": ("float64", "source"),
     "category": ("int16", "source"),
     "district": ("int16", "source"),
+    "department": ("int16", "source"),
     "static_class": ("uint8", "source"),
     "sensor_start": ("int64", "source bound"),
     "sensor_id": (TEXT, "sensor"),

@@ -314,3 +314,9 @@ def _notes(catalog: Catalog, rules: Rules) -> Iterator[Fault]:
         key = f"context[{index}]"
         yield from missing(f"{key}.categories", context.categories, catalog.categories, "category")
         yield from missing(f"{key}.districts", context.districts, catalog.districts, "district")
+    for index, route in enumerate(rules.routes):
+        key = f"routes[{index}]"
+        yield from missing(f"{key}.categories", route.categories, catalog.categories, "category")
+        yield from missing(f"{key}.districts", route.districts, catalog.districts, "district")
+        departments = catalog.departments
+        yield from missing(f"{key}.departments", route.departments, departments, "department")

@@ -27,6 +27,7 @@ from engine.rules_fusion import (
     parse_term,
 )
 from engine.rules_profile import SECTION_OF_KIND, Absence, Profile
+from engine.rules_routes import DEFAULT, MAX_ROUTES, Route, route_flaws
 from engine.units import QUANTITIES
 from kernels.layout import LEVEL_NAMES, MAX_EVENT_MS
 
@@ -47,6 +48,7 @@ class Rules(Section):
     coupling: Coupling = Coupling()
     rules: Annotated[tuple[SignalRule, ...], Field(strict=False, max_length=1_000)] = ()
     context: Annotated[tuple[Context, ...], Field(strict=False, max_length=10_000)] = ()
+    routes: Annotated[tuple[Route, ...], Field(strict=False, max_length=MAX_ROUTES)] = ()
 
     @field_validator("profiles", mode="before")
     @classmethod
@@ -78,6 +80,9 @@ class Rules(Section):
         meaning = self.model_dump(mode="json")
         for table, context in zip(meaning["context"], self.context, strict=True):
             table["start"], table["end"] = context.span_ms(self.time.zone())
+        if not self.routes:
+            # rules that were written before there were routes are still the same rules
+            del meaning["routes"]
         text = json.dumps(meaning, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -99,6 +104,12 @@ class Rules(Section):
         change = self.fusion.categories.get(category)
         return overridden(self.levels, change.levels if change else None)
 
+    @property
+    def route_names(self) -> list[str]:
+        """Return the names of all routes in their order; one of them takes the rest."""
+        names = [route.name for route in self.routes]
+        return names if any(route.default for route in self.routes) else [*names, DEFAULT]
+
     def terms(self) -> list[Term]:
         """Return the distinct terms of all signal rules: of the source itself, then near ones."""
         texts = dict.fromkeys(
@@ -110,6 +121,7 @@ class Rules(Section):
         yield from self._profile_flaws()
         yield from self._fusion_flaws()
         yield from self._signal_rule_flaws()
+        yield from route_flaws(self.routes)
         zone = self.time.zone()
         for index, context in enumerate(self.context):
             start, end = context.span_ms(zone)

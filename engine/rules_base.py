@@ -123,7 +123,8 @@ def _printable(text: str) -> str:
     return text
 
 
-def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+def once(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names; ValueError if one of them stands twice."""
     for index, name in enumerate(names):
         if name in names[:index]:
             raise ValueError(f"must name each only once, {name!r} stands twice")
@@ -140,7 +141,7 @@ Confirm = Annotated[int, Field(ge=1, le=255)]
 Level = Literal["blue", "yellow", "orange", "red"]
 Name = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 Names = Annotated[
-    tuple[Name, ...], Field(strict=False, min_length=1, max_length=10_000), AfterValidator(_once)
+    tuple[Name, ...], Field(strict=False, min_length=1, max_length=10_000), AfterValidator(once)
 ]
 
 

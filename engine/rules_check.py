@@ -165,6 +165,8 @@ class _Search:
         elif error["type"] == "missing":
             self._report(key, "is required, and missing", None, "missing")
             self._fill(key)
+        elif error["type"] == "too_short" and any(_related(key, gone) for gone in self.dropped):
+            self._drop(key)
         else:
             unknown = error["type"] == "extra_forbidden"
             value = error["input"] if not unknown else None

@@ -50,7 +50,7 @@ def check(path: Path, as_json: bool) -> int:
         console.print(_profile(profile))
     console.print(f"\nAny other quantity: {found['unwatched']}.")
     console.print(_fusion(found))
-    for block in (*_rules(found), *_contexts(found)):
+    for block in (*_rules(found), *_contexts(found), _routes(found)):
         console.print(block)
     return 0
 
@@ -145,3 +145,12 @@ def _contexts(found: dict[str, Any]) -> list[RenderableType]:
             f"{context['to']} scores{where} count × {context['factor']:g}."
         )
     return blocks
+
+
+def _routes(found: dict[str, Any]) -> RenderableType:
+    table = _table("route", "takes alerts of")
+    for route in found["routes"]:
+        takes = "; ".join(f"{key} {', '.join(names)}" for key, names in route["takes"].items())
+        rest = "what no other route takes"
+        table.add_row(f"[bold]{escape(route['name'])}[/bold]", escape(takes or rest))
+    return Group("", table)

@@ -38,6 +38,7 @@ def summary(rules: Rules) -> dict[str, Any]:
         "influence": dict(rules.coupling.influence),
         "rules": [_signal_rule(rule) for rule in rules.rules],
         "contexts": [_context(rules, context) for context in rules.context],
+        "routes": [_route(rules, name) for name in rules.route_names],
     }
 
 
@@ -233,6 +234,13 @@ def _signal_rule(rule: SignalRule) -> dict[str, Any]:
         "categories": list(rule.categories) if rule.categories else None,
         "while": " and ".join(parts),
     }
+
+
+def _route(rules: Rules, name: str) -> dict[str, Any]:
+    route = next((route for route in rules.routes if route.name == name), None)
+    given = route.conditions() if route else {}
+    takes = {key: list(names) for key, names in given.items()}
+    return {"name": name, "default": not takes, "takes": takes}
 
 
 def _context(rules: Rules, context: Context) -> dict[str, Any]:

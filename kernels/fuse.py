@@ -259,6 +259,10 @@ def move_level(called, now_ms, s, category):
             return -1
     s.below_ms = NEVER
     s.level = called
+    if level == 0:
+        s.reached = 0
+    if called > 0:
+        s.reached |= 1 << called
     if called < level:
         return CLEAR if called == 0 else DE_ESCALATE
     if level > 0:
@@ -333,6 +337,7 @@ def judge_source(source, t_ms, why, plan, state, transitions, n):
         transition.level = called
         transition.cause = cause
         transition.late = why[2]
+        transition.reached = s.reached
         note_contributors(
             transition, source, now_s, graph, signals, rows, params, category.half_life_ms
         )

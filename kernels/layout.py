@@ -163,7 +163,8 @@ SOURCE = np.dtype(
         ("place", "<i4"),  # place in the agenda; -1 if not in it
         ("seq", "<u4"),  # transitions so far in the episode
         ("level", "u1"),
-        ("spare", "u1", (7,)),
+        ("reached", "u1"),  # bit k: the running or last episode was at level k
+        ("spare", "u1", (6,)),
     ]
 )
 
@@ -376,7 +377,8 @@ TRANSITION = np.dtype(
         ("level", "u1"),
         ("cause", "u1"),
         ("late", "u1"),
-        ("spare", "u1", (6,)),
+        ("reached", "u1"),  # bit k: the episode was at level k, this transition's included
+        ("spare", "u1", (5,)),
     ]
 )
 """What fusion hands to the alert records: one change of one source's level."""

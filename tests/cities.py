@@ -24,6 +24,7 @@ def source(source_id: Any, **changes: Any) -> Row:
         "lat": 32.06,
         "grid": "G1",
         "district": "Gulou",
+        "department": "Gas Office",
         "owner": "Gas Co",
         "contact": "025-1",
     }

@@ -30,13 +30,13 @@ def tiny_catalog(
 ) -> Any:
     """Return an object with the arrays of `engine.catalog.Catalog`, one partition.
 
-    sources    (id, category[, static class[, district]]), in dense order
+    sources    (id, category[, static class[, district[, department]]]), in dense order
     sensors    (id, source, quantity, unit[, period_s]); dense order: by source, then as given
     couplings  (from source, to source, kind, weight)
     own        sensor → limits of its own: {"high_red": 50, "low_blue": 1, "deadband": 2}
     site_quantities  quantity → canonical unit, beside the built-in ones
     """
-    rows = [(*source, *("none", None)[len(source) - 2 :]) for source in sources]
+    rows = [(*source, *("none", None, None)[len(source) - 2 :]) for source in sources]
     source_ids = [row[0] for row in rows]
     place = {name: index for index, name in enumerate(source_ids)}
     measured = sorted(
@@ -45,6 +45,7 @@ def tiny_catalog(
     sensor_source = np.array([place[sensor[1]] for sensor in measured], np.int32)
     categories = sorted({row[1] for row in rows})
     districts = sorted({row[3] for row in rows if row[3] is not None})
+    departments = sorted({row[4] for row in rows if row[4] is not None})
     quantities = sorted({sensor[2] for sensor in measured})
     units = sorted({normalise_unit(sensor[3]) for sensor in measured})
     known = QUANTITIES | {
@@ -74,6 +75,10 @@ def tiny_catalog(
         districts=districts,
         district=np.array(
             [-1 if row[3] is None else districts.index(row[3]) for row in rows], np.int16
+        ),
+        departments=departments,
+        department=np.array(
+            [-1 if row[4] is None else departments.index(row[4]) for row in rows], np.int16
         ),
         static_class=np.array([STATIC_CLASSES.index(row[2]) for row in rows], np.uint8),
         sensor_start=np.searchsorted(sensor_source, np.arange(n_sources + 1)).astype(np.int64),

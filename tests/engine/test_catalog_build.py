@@ -70,6 +70,8 @@ def test_every_row_is_found_again_under_its_dense_index(tmp_path: Path) -> None:
         district = catalog.district[i]
         assert catalog.categories[catalog.category[i]] == row["category"]
         assert (catalog.districts[district] if district >= 0 else None) == row["district"]
+        department = catalog.department[i]
+        assert (catalog.departments[department] if department >= 0 else None) == row["department"]
         assert ["none", "blue", "yellow", "red"][catalog.static_class[i]] == row["static_class"]
         assert (catalog.lon[i], catalog.lat[i]) == (row["lon"], row["lat"])
         assert catalog.name[i].as_py() == row["name"]

@@ -98,7 +98,7 @@ def rewritten(path: Path, **changes: object) -> Path:
 
 
 def test_another_format_version_is_refused(compiled: Path) -> None:
-    with pytest.raises(CatalogError, match="catalog format 99, this Tocsin reads format 1"):
+    with pytest.raises(CatalogError, match="catalog format 99, this Tocsin reads format 2"):
         Catalog.open(rewritten(compiled, version=99))
 
 

@@ -292,7 +292,9 @@ def test_names_that_the_catalog_does_not_have_are_noted_not_refused() -> None:
     catalog = tiny_catalog([("f", "factory", "red", "south")], [("a", "f", "methane", "%LEL")])
     plan = plan_of(
         CONTEXTS + "[profiles.smoke]\nunit = '%/m'\ncategories = ['factori']\n"
-        "[coupling]\ninfluence = { pipe = 1 }\n[fusion.categories.mall]\nhalf_life_s = 1\n",
+        "[coupling]\ninfluence = { pipe = 1 }\n[fusion.categories.mall]\nhalf_life_s = 1\n"
+        "[[routes]]\nname = 'r'\ncategories = ['mall']\ndistricts = ['south', 'north']\n"
+        "departments = ['works']\n",
         catalog,
     )
     noted = {(note.key, note.value) for note in plan.notes}
@@ -305,6 +307,9 @@ def test_names_that_the_catalog_does_not_have_are_noted_not_refused() -> None:
         ("context[1].districts", "nowhere"),
         ("context[1].districts", "north"),
         ("context[2].categories", "nothing"),
+        ("routes[0].categories", "mall"),
+        ("routes[0].districts", "north"),
+        ("routes[0].departments", "works"),
     }
     assert "did you mean factory?" in next(n.problem for n in plan.notes if n.value == "factori")
 

@@ -223,6 +223,7 @@ def large_catalog(n_sensors: int, n_own: int) -> Any:
         unit=kind,
         canonical_units={},
         districts=[],
+        departments=[],
         sensor_source=np.sort(rng.integers(0, n_sources, n_sensors)).astype(np.int32),
         period_ms=np.full(n_sensors, 60_000, np.uint32),
         override_sensor=np.flatnonzero(kind == 0)[:n_own].astype(np.int32),

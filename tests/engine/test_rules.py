@@ -287,3 +287,34 @@ def test_a_file_beyond_the_bound_is_refused_unread(tmp_path: Path) -> None:
         stream.truncate(9 << 20)
     with pytest.raises(RulesError, match="8 MiB"):
         Rules.load(path)
+
+
+# --- routes --------------------------------------------------------------------------------------
+
+ROUTES = """
+[[routes]]
+name = "wells"
+categories = ["well"]
+[[routes]]
+name = "command"
+levels = ["orange", "red"]
+"""
+
+
+def test_routes_are_named_in_their_order_and_what_takes_the_rest_comes_last() -> None:
+    assert Rules.parse("version = 1").route_names == ["default"]
+    assert Rules.parse(METHANE + ROUTES).route_names == ["wells", "command", "default"]
+
+
+def test_a_route_that_is_declared_to_take_the_rest_stands_where_it_is_declared() -> None:
+    rest = '[[routes]]\nname = "desk"\ndefault = true\n'
+    assert Rules.parse(METHANE + rest + ROUTES).route_names == ["desk", "wells", "command"]
+
+
+def test_routes_belong_to_the_digest_and_rules_without_any_keep_theirs() -> None:
+    plain, routed = Rules.parse(METHANE), Rules.parse(METHANE + ROUTES)
+    assert plain.digest == "9c04abff137fad417a8933efaafb5d16"
+    assert routed.digest != plain.digest
+    assert Rules.parse(METHANE + ROUTES.replace('"red"', '"blue"')).digest != routed.digest
+    swapped = "[[routes]]".join(["", *reversed(ROUTES.split("[[routes]]")[1:])])
+    assert Rules.parse(METHANE + swapped).digest != routed.digest

@@ -98,10 +98,49 @@ def in_profile(text: str) -> str:
         ("version = 1\nrefractory_s = 5", "2: refractory_s: unknown key here, it belongs to "
          "[profiles.NAME]"),
         ("version = 1\nrules = {}", "2: rules: must be a list, got {}"),
+        ("version = 1\n[routes]\nname = 'a'", "2: routes: must be a list, got {'name': 'a'}"),
+        ("version = 1\n[dispatch]\nurl = 'a'", "2: dispatch: unknown key, known are version, "
+         "name, time, levels, profiles, absence, fusion, coupling, rules, context, routes"),
     ],
 )  # fmt: skip
 def test_a_wrong_key_is_reported(text: str, fault: str) -> None:
     assert only_fault(text) == fault
+
+
+NAMED = "must be 1 to 64 of the letters A to Z and a to z, digits, '.', '_' and '-', beginning with"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("name = 'a'", "2: routes[0]: must have levels, categories, districts or departments, "
+         "or default = true"),
+        ("name = 'a'\nlevels = []", "4: routes[0].levels: must have at least 1 entries, got []"),
+        ("name = 'a'\nlevels = ['rde']",
+         "4: routes[0].levels[0]: must be 'blue', 'yellow', 'orange' or 'red' (did you mean red?), "
+         "got 'rde'"),
+        ("name = 'a'\nlevels = ['red', 'red']",
+         "4: routes[0].levels: must name each only once, 'red' stands twice, got ['red', 'red']"),
+        ("name = 'a'\nlevel = ['red']", "4: routes[0].level: unknown key (did you mean levels?)"),
+        ("levels = ['red']", "2: routes[0].name: is required, and missing"),
+        ("name = 'fire:brigade'\nlevels = ['red']",
+         f"3: routes[0].name: {NAMED} a letter or digit, got 'fire:brigade'"),
+        ("name = '.a'\nlevels = ['red']",
+         f"3: routes[0].name: {NAMED} a letter or digit, got '.a'"),
+        ("name = 'default'\nlevels = ['red']",
+         "3: routes[0].name: is the name of what takes the rest: such a route needs default = true,"
+         " got 'default'"),
+        ("name = 'a'\ndefault = true\nlevels = ['red']",
+         "4: routes[0].default: takes what no other route takes, and so can't have levels, "
+         "got True"),
+        ("name = 'a'\nlevels = ['red']\n[[routes]]\nname = 'a'\ncategories = ['well']",
+         "6: routes[1].name: must differ from other routes', got 'a'"),
+        ("name = 'a'\ndefault = true\n[[routes]]\nname = 'b'\ndefault = true",
+         "7: routes[1].default: only one route can take the rest, and routes[0] does, got True"),
+    ],
+)  # fmt: skip
+def test_a_wrong_route_is_reported(text: str, fault: str) -> None:
+    assert only_fault(f"version = 1\n[[routes]]\n{text}") == fault
 
 
 @pytest.mark.parametrize(

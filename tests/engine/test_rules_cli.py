@@ -86,6 +86,8 @@ def test_check_prints_a_summary_and_is_fine(
     printed = capsys.readouterr().out
     assert "third-party damage" in printed
     assert "≥ 25 %LEL for 10 s" in printed
+    assert "command-centre  levels orange, red; categories gas_well, factory; dis" in printed
+    assert "duty-desk       what no other route takes" in printed
     assert "\x1b" not in printed, "no colours in a pipe"
 
 

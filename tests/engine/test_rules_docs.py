@@ -26,6 +26,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "profiles.NAME.rate": {"rise": {"blue": 1}, "fall": {"blue": 1}},
     "profiles.NAME.windows": {"high": {"blue": 1}, "low": {"blue": -1}},
     "rules": {"all": ["methane.high >= red"], "any": ["methane.high >= red"]},
+    "routes": {"levels": ["red"]},
 }
 """What a table needs besides its required keys."""
 

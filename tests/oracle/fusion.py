@@ -77,6 +77,7 @@ class Source:
     episode_ms: int | None = None
     due_ms: int | None = None
     seq: int = 0
+    reached: frozenset[int] = frozenset()
     level: int = 0
     score: float = 0.0
 
@@ -333,12 +334,18 @@ class Fusion:
             if called > source.level == 0:
                 after = -1 if source.episode_ms is None else source.episode_ms + 1
                 source.episode_ms, source.seq = max(te, after), 0
-            source.level, source.below_ms = called, None
+                source.reached = frozenset()
+            self._set_level(source, called)
             return
         if source.below_ms is None:
             source.below_ms = te
         if te - source.below_ms >= hold_ms:
-            source.level, source.below_ms = called, None
+            self._set_level(source, called)
+
+    @staticmethod
+    def _set_level(source: Source, level: int) -> None:
+        source.level, source.below_ms = level, None
+        source.reached |= {level} - {0}
 
     def _transition(
         self, index: int, te: int, level_from: int, verdict: Verdict, **why: int
@@ -364,6 +371,7 @@ class Fusion:
             "level_from": level_from,
             "level": source.level,
             "cause": verdict.cause,
+            "reached": sum(2**level for level in source.reached),
         }
         source.seq += 1
         return transition
