@@ -165,6 +165,16 @@ class Catalog:
 
         return Resolver.of(self.source_id)
 
+    def source_index(self, name: str) -> int:
+        """Return the dense index of a source's id, -1 if the catalog does not have it."""
+        from engine.arrow_views import texts
+
+        return int(self.source_resolver().resolve(texts([name]))[0])
+
+    def partition_of(self, source: int) -> int:
+        """Return the partition of a source's dense index."""
+        return int(np.searchsorted(self.partition_start, source, side="right")) - 1
+
     def verify(self) -> None:
         """Read every byte and compare with the digest. Raises `CatalogError` when they differ."""
         found = digest_of(self.columns, self.meta)

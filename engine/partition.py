@@ -15,13 +15,28 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.carry import carry
-from engine.commands import NewRules
 from engine.errors import RulesError
-from engine.messages import Batch, Decoded, Rejected, decode_messages
-from engine.pipeline import Pipeline
+from engine.messages import Batch, Rejected, decode_messages
+from engine.pipeline import Pipeline, warm_up
 from engine.plan import Plan, compile_plan
 from engine.rules import Rules
 from engine.state import State
+
+
+class NewRules(NamedTuple):
+    digest: str
+    text: str
+
+
+class Decoded(NamedTuple):
+    steps: list
+    rejected: list
+    rules: list[str]
+
+
+class Found(NamedTuple):
+    offset: int | None
+    notes: list[str]
 
 
 class Alert(NamedTuple):
@@ -47,6 +62,8 @@ class Outcome:
     rejects: list[Rejected] = field(default_factory=list)
     n_records: int = 0
     """Readings and ticks that went into the line."""
+    kinds: list[tuple[int, int]] = field(default_factory=list)
+    """(level, kind of transition) of each alert of a reading or tick."""
     new_rules: str | None = None
     """The digest of the rules that came into force, if any did."""
 
@@ -71,6 +88,10 @@ class Plans:
         plan, state = self._known[digest]
         return Pipeline(plan, state=state, partition=partition)
 
+    def warm_up(self, digest: str) -> None:
+        """Compile the kernels, or load them from their cache."""
+        warm_up(self._known[digest][0])
+
     def plan(self, digest: str) -> tuple[Plan, State]:
         """Return the plan of a digest and its state."""
         return self._known[digest]
@@ -93,13 +114,22 @@ class PartitionLine:
         self, payloads: Sequence[bytes], kinds: Sequence[str | None] | None = None
     ) -> Decoded:
         """Decode the next messages; ``kinds`` are their content types where declared."""
-        return decode_messages(
+        steps, rejected = decode_messages(
             payloads, self.plans.catalog, sensors=self.pipeline.sensors, kinds=kinds
         )
+        return Decoded(steps, rejected, [])
+
+    def restore(self, store):
+        return Found(None, [])
+
+    def freeze(self):
+        class F:
+            n_bytes = 0
+        return F
 
     def take(self, offsets: Sequence[int], decoded: Decoded) -> Outcome:
         """Take the next messages of the log, which stand at ``offsets``."""
-        steps, rejected = decoded
+        steps, rejected, _ = decoded
         out = Outcome(rejects=list(rejected))
         for step in steps:
             if isinstance(step, Batch):
@@ -120,7 +150,9 @@ class PartitionLine:
         if not len(transitions):
             return
         records = self.pipeline.records.encode(transitions)
-        keys = self.pipeline.records.keys(transitions)
+        out.kinds += zip(transitions["level"].tolist(), transitions["kind"].tolist(), strict=True)
+        ids = self.plans.catalog.source_id
+        keys = [ids[s].as_py().encode() for s in transitions['source'].tolist()]
         place = transitions["position"] - begun
         message = np.searchsorted(batch.starts, place, side="right") - 1
         first = np.searchsorted(message, message, side="left")

@@ -68,6 +68,16 @@ class Pipeline:
         """Return the line's sources: (first, one past the last)."""
         return self.shards[0].sources[0], self.shards[-1].sources[1]
 
+    @property
+    def sensors(self) -> tuple[int, int]:
+        """Return the line's sensors: (first, one past the last)."""
+        return self.shards[0].sensors[0], self.shards[-1].sensors[1]
+
+    @property
+    def watermark_ms(self) -> int:
+        """Return the newest event time taken."""
+        return int(self.shards[0].clock["watermark_ms"][0])
+
     def _count_foreign(self, sensor: Array) -> int:
         first, last = self.shards[0].sensors
         # one unsigned comparison for both ends
@@ -85,8 +95,12 @@ class Pipeline:
     @property
     def counts(self) -> dict[str, int]:
         """Return what became of the readings, by ``kernels.layout.COUNT_NAMES``."""
-        total = np.sum([shard.clock["counts"][0] for shard in self.shards], axis=0)
-        return dict(zip(COUNT_NAMES, total.tolist(), strict=True))
+        return dict(zip(COUNT_NAMES, self.count_array.tolist(), strict=True))
+
+    @property
+    def count_array(self) -> Array:
+        """Return `counts` as (12,) int64, in the order of their names."""
+        return np.sum([shard.clock["counts"][0] for shard in self.shards], axis=0)
 
 
 def _flow(shard: Shard, readings: Readings) -> Array:

@@ -68,3 +68,8 @@ class Readings:
     def tick(cls, event_ms: int) -> "Readings":
         """Build the one-record batch that moves time to ``event_ms``."""
         return cls.of([TICK], [event_ms], [0.0])
+
+
+def tick_message(event_ms: int) -> bytes:
+    """Return the message by which a log says how late it is."""
+    return b'{"tocsin":"tick","event_ms":%d}' % event_ms

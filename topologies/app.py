@@ -91,7 +91,11 @@ def create_app(settings: Settings, **worker_options: Any) -> App:
     )
     app.transport = Transport(app.conf.broker_consumer, app)
     readings = settings.topic("readings")
-    worker = app.worker = Worker(settings, ReadingsLog(app, readings), **worker_options)
+
+    async def commit(tp: TP, offset: int) -> None:
+        await app.consumer.commit_positions({tp: offset})
+
+    worker = app.worker = Worker(settings, ReadingsLog(app, readings), commit, **worker_options)
 
     def positions(assigned: set[TP]) -> Mapping[TP, int]:
         at = {TP(readings, p): offset for p, offset in worker.positions().items()}
@@ -99,19 +103,20 @@ def create_app(settings: Settings, **worker_options: Any) -> App:
 
     app.transport.positions = positions
 
-    @app.on_partitions_assigned.connect
-    async def on_assigned(_: Any, assigned: set[TP], **__: Any) -> None:
-        mine = [tp.partition for tp in assigned if tp.topic == readings]
-        await worker.adopt(mine, app.consumer_generation_id)
+    # Faust sends this before it seeks and lets messages flow; its on_partitions_assigned comes
+    # while they flow already.
+    @app.on_rebalance_complete.connect
+    async def on_assigned(_: Any, **__: Any) -> None:
+        assigned = [tp.partition for tp in app.consumer.assignment() if tp.topic == readings]
+        await worker.adopt(assigned, app.consumer_generation_id)
 
     @app.on_partitions_revoked.connect
     async def on_revoked(_: Any, revoked: set[TP], **__: Any) -> None:
-        mine = [tp.partition for tp in revoked if tp.topic == readings]
-        await worker.release(mine, app.consumer_generation_id)
+        await worker.release(app.consumer_generation_id)
 
     @app.on_before_shutdown.connect
     async def on_shutdown(_: Any, **__: Any) -> None:
-        await worker.release(list(worker.positions()), app.consumer_generation_id)
+        await worker.release(app.consumer_generation_id)
 
     for topic, take in worker.agents().items():
         _agent(app, topic, take)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import faust
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnsupportedVersionError
 
 from engine.errors import TocsinError
-from topologies.security import kafka_ssl
+from topologies.security import client_tls
 from topologies.settings import Settings
 
 MAX_BATCH_BYTES = 1 << 19
@@ -35,6 +37,31 @@ def client_args(settings: Settings) -> dict[str, Any]:
             "sasl_plain_password": settings.secret("kafka_password"),
         }
     return args
+
+
+def kafka_ssl(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS to speak with the brokers, None where none is asked for."""
+    if not settings.kafka_security.endswith("ssl"):
+        return None
+    return client_tls(
+        settings.kafka_ca_file,
+        settings.kafka_cert_file,
+        settings.kafka_key_file,
+        settings.secret("kafka_key_password"),
+    )
+
+
+def faust_credentials(settings: Settings) -> Any:
+    """Return the same for Faust."""
+    context = kafka_ssl(settings)
+    if settings.kafka_security.startswith("sasl"):
+        return faust.SASLCredentials(
+            username=settings.kafka_user,
+            password=settings.secret("kafka_password"),
+            ssl_context=context,
+            mechanism=settings.kafka_sasl_mechanism,
+        )
+    return None if context is None else faust.SSLCredentials(context)
 
 
 def new_producer(settings: Settings, *, idempotent: bool = True, **more: Any) -> AIOKafkaProducer:

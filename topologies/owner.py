@@ -49,6 +49,9 @@ class Watcher(Protocol):
     def restored(self, partition: int, offset: int | None, seconds: float, notes: Any) -> None:
         """A partition's state was loaded; no offset: there was no snapshot."""
 
+    def kept(self, partition: int) -> None:
+        """A rebalance brought a partition back; its state was never away."""
+
     def saved(self, partition: int, offset: int, pause_s: float, seconds: float, size: int) -> None:
         """A snapshot is durable."""
 
@@ -89,6 +92,7 @@ class Owner:
         self.owned: dict[int, Owned] = {}
         self._kept: dict[int, Owned] = {}
         self._saving = asyncio.Lock()
+        self._handing_over = asyncio.Lock()
 
     def positions(self) -> dict[int, int]:
         """Return the offset at which reading goes on, by partition."""
@@ -141,21 +145,23 @@ class Owner:
         return self.owned.get(partition) is owned and owned.line.next_offset == expected
 
     async def adopt(self, partitions: Sequence[int], generation: int) -> None:
-        """Take partitions over: from memory if nobody can have had them, else from snapshots."""
-        fresh = []
-        for partition in sorted(partitions):
-            kept = self._kept.pop(partition, None)
-            if kept is not None and kept.generation == generation - 1:
-                self.owned[partition] = kept
-            else:
-                fresh.append(partition)
-        self._kept.clear()
-        if not fresh:
-            return
-        await self.publisher.adopt(fresh)
-        earliest = await self.log.earliest(fresh)
-        for partition in fresh:
-            self.owned[partition] = await self._restored(partition, earliest[partition])
+        """Own exactly these: from memory where nobody can have had them, else from snapshots."""
+        async with self._handing_over:
+            self.owned = {p: owned for p, owned in self.owned.items() if p in partitions}
+            fresh = []
+            for partition in sorted(set(partitions) - self.owned.keys()):
+                kept = self._kept.pop(partition, None)
+                if kept is not None and kept.generation == generation - 1:
+                    self.owned[partition] = kept
+                    self.watcher.kept(partition)
+                else:
+                    fresh.append(partition)
+            self._kept.clear()
+            if fresh:
+                await self.publisher.adopt(fresh)
+                earliest = await self.log.earliest(fresh)
+                for partition in fresh:
+                    self.owned[partition] = await self._restored(partition, earliest[partition])
 
     async def _restored(self, partition: int, earliest: int) -> Owned:
         begun = time.perf_counter()
@@ -170,13 +176,14 @@ class Owner:
         self.watcher.restored(partition, offset, time.perf_counter() - begun, found.notes)
         return Owned(line, saved_offset=-1 if offset is None else offset, saved_at=time.monotonic())
 
-    async def release(self, partitions: Sequence[int], generation: int) -> None:
-        """Hand partitions over: what comes after the snapshot is the next owner's to take."""
-        leaving = {p: self.owned.pop(p) for p in sorted(partitions) if p in self.owned}
-        for partition, owned in leaving.items():
-            await self._save(partition, owned)
-            owned.generation = generation
-        self._kept = leaving
+    async def release(self, generation: int) -> None:
+        """Hand everything over: what comes after the snapshots is the next owners' to take."""
+        async with self._handing_over:
+            leaving, self.owned = self.owned, {}
+            for partition, owned in sorted(leaving.items()):
+                await self._save(partition, owned)
+                owned.generation = generation
+            self._kept = leaving
 
     async def save_oldest(self, older_than_s: float) -> None:
         """Save the partition whose snapshot is the oldest, if it is older than that."""

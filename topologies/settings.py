@@ -169,6 +169,11 @@ class Settings(Section):
     topic_replication: int = _in(
         "Kafka", 1, "Replicas of a topic that a worker creates; 3 on a cluster.", ge=1, le=9
     )
+    instance: KafkaName | None = _in(
+        "Kafka",
+        None,
+        "Name of this worker in the group, kept over restarts: it gets its partitions back at once.",
+    )
     session_timeout_s: float = _in(
         "Kafka",
         10.0,
@@ -181,8 +186,8 @@ class Settings(Section):
     )
     fetch_max_bytes: int = _in(
         "Kafka",
-        16 << 20,
-        "Most bytes of one fetch of a partition.",
+        1 << 20,
+        "Most bytes of one fetch of a partition, which bounds what is taken at a time.",
         ge=1 << 16,
         le=1 << 30,
     )

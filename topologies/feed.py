@@ -1,0 +1,178 @@
+"""A feed: a history, or the generated day, published to Kafka at a given speed.
+
+For demos, load tests and shadow runs. Every message goes to its partition of the catalog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import adapters, wire
+from engine.catalog import Catalog
+from engine.history import History
+from engine.readings import Readings, tick_message
+from topologies import kafka
+from topologies.settings import Settings
+
+SLICE_S = 0.05
+"""Of readings that are sent together."""
+TICK_MS = 1000
+_MOST_IN_FLIGHT = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """What to publish, and how fast."""
+
+    readings: Sequence[Path]
+    catalog: Path
+    adapter: Path | None = None
+    speed: float | None = 1.0
+    """Times real time; None: as fast as it goes, or at `rate`."""
+    rate: float | None = None
+    """Readings a second, whatever their event times."""
+    form: str = "arrow"
+    shift_to_now: bool = False
+    """Add a constant to every event time, so that the first is now."""
+    ticks: bool = False
+    """Write a tick to every partition for each second of event time."""
+    limit: int | None = None
+    loop: bool = False
+
+
+@dataclass(slots=True)
+class Sent:
+    """How far a feed has come."""
+
+    readings: int = 0
+    messages: int = 0
+    event_ms: int = 0
+
+
+async def run(
+    settings: Settings,
+    feed: Feed,
+    *,
+    on_progress: Callable[[Sent], None] = lambda sent: None,
+) -> Sent:
+    """Publish the feed; return what was sent."""
+    catalog = Catalog.open(feed.catalog)
+    topic = settings.topic("readings")
+    await kafka.ensure_topics(settings, {topic: catalog.n_partitions})
+    idempotent = await kafka.is_idempotent(settings)
+    producer = kafka.new_producer(settings, idempotent=idempotent, linger_ms=5)
+    await producer.start()
+    try:
+        sender = _Sender(producer, topic, catalog, feed)
+        pace = _Pace(feed)
+        for part in _slices(feed, catalog):
+            await pace.until(part)
+            await sender.send(part)
+            on_progress(sender.sent)
+            if feed.limit is not None and sender.sent.readings >= feed.limit:
+                break
+        await producer.flush()
+        return sender.sent
+    finally:
+        await producer.stop()
+
+
+def _slices(feed: Feed, catalog: Catalog) -> Iterator[Readings]:
+    """Yield the readings, as many at a time as are due within a slice of the pace."""
+    adapter = adapters.load(feed.adapter)
+    offset_ms: int | None = None if feed.shift_to_now else 0
+    while True:
+        last_ms = 0
+        for chunk in History(feed.readings, adapter, catalog).chunks():
+            if not len(chunk):
+                continue
+            if offset_ms is None:
+                offset_ms = int(time.time() * 1000) - int(chunk.event_ms[0])
+            moved = Readings(
+                chunk.sensor, chunk.event_ms + offset_ms, chunk.value, chunk.quality
+            )
+            last_ms = int(moved.event_ms.max())
+            yield from _cut(moved, feed)
+        if not feed.loop:
+            return
+        offset_ms = None if feed.shift_to_now else offset_ms + (last_ms - offset_ms)
+
+
+def _cut(readings: Readings, feed: Feed) -> Iterator[Readings]:
+    if feed.rate is not None:
+        n = max(1, int(feed.rate * SLICE_S))
+        for start in range(0, len(readings), n):
+            yield readings.cut(start, min(start + n, len(readings)))
+        return
+    if feed.speed is None:
+        yield readings
+        return
+    slices = readings.event_ms // max(1, int(feed.speed * SLICE_S * 1000))
+    start = 0
+    for stop in (slices[1:] != slices[:-1]).nonzero()[0].tolist():
+        yield readings.cut(start, stop + 1)
+        start = stop + 1
+    yield readings.cut(start, len(readings))
+
+
+class _Pace:
+    """Waits until a slice is due."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._begun: float | None = None
+        self._first_ms = 0
+        self._n = 0
+
+    async def until(self, part: Readings) -> None:
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun, self._first_ms = now, int(part.event_ms[0])
+        due = self._begun
+        if self._feed.rate is not None:
+            due += self._n / self._feed.rate
+        elif self._feed.speed is not None:
+            due += (int(part.event_ms[-1]) - self._first_ms) / 1000 / self._feed.speed
+        self._n += len(part)
+        await asyncio.sleep(max(0.0, due - now))
+
+
+class _Sender:
+    """Sends slices to their partitions, keeping no more than a few messages in flight."""
+
+    def __init__(self, producer: Any, topic: str, catalog: Catalog, feed: Feed) -> None:
+        self._producer, self._topic, self._catalog, self._feed = producer, topic, catalog, feed
+        self._in_flight: list[Any] = []
+        self._tick_ms: int | None = None
+        self.sent = Sent()
+
+    async def send(self, part: Readings) -> None:
+        for partition, mine in wire.by_partition(part, self._catalog):
+            for message in wire.messages(mine, self._catalog, self._feed.form):
+                await self._put(partition, message)
+        self.sent.readings += len(part)
+        self.sent.event_ms = max(self.sent.event_ms, int(part.event_ms.max()))
+        if self._feed.ticks:
+            await self._tick()
+
+    async def _tick(self) -> None:
+        second = self.sent.event_ms // TICK_MS * TICK_MS
+        if self._tick_ms is not None and second <= self._tick_ms:
+            return
+        self._tick_ms = second
+        for partition in range(self._catalog.n_partitions):
+            await self._put(partition, tick_message(second))
+
+    async def _put(self, partition: int, message: bytes) -> None:
+        self._in_flight.append(
+            await self._producer.send(self._topic, message, partition=partition)
+        )
+        self.sent.messages += 1
+        if len(self._in_flight) >= _MOST_IN_FLIGHT:
+            waiting, self._in_flight = self._in_flight, []
+            await asyncio.gather(*waiting)

@@ -1,0 +1,290 @@
+"""One worker: catalog, rules, state, clients, and what is done with each message that comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from engine.catalog import Catalog
+from engine.partition import Outcome, Plans
+from engine.readings import tick_message
+from engine.snapshots import SnapshotStore
+from topologies import kafka, rejects
+from topologies.commands import ControlRecords
+from topologies.logs import logger
+from topologies.metrics import Metrics
+from topologies.owner import Log, Owner
+from topologies.publisher import Publisher, parse_at
+from topologies.settings import Settings
+from topologies.transport import Fetch
+
+log = logger()
+
+Take = Callable[[Fetch], Awaitable[None]]
+COMMIT_EVERY_S = 1.0
+WARN_EVERY_S = 5.0
+
+
+class Worker:
+    """Everything of a worker but the consumer, which is Faust's."""
+
+    def __init__(self, settings: Settings, readings: Log, commit: Any) -> None:
+        settings.required("catalog", "rules")
+        self.settings, self._readings, self._commit = settings, readings, commit
+        self.metrics = Metrics(stall_after_s=settings.stall_after_s, ticks=settings.tick_s > 0)
+        self.owner: Owner | None = None
+        self.router: Any = None
+        self._committed_at: dict[str, float] = {}
+        self._warned_at: dict[str, float] = {}
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the catalog, compile the rules, create topics, connect; raises what is wrong."""
+        settings = self.settings
+        assert settings.catalog is not None and settings.rules is not None
+        self.catalog = Catalog.open(settings.catalog)
+        self.plans = Plans(self.catalog)
+        text = Path(settings.rules).read_text(encoding="utf-8")
+        digest = await asyncio.to_thread(self.plans.compile, text)
+        await asyncio.to_thread(self.plans.warm_up, digest)
+        await self._ensure_topics()
+        idempotent = await kafka.is_idempotent(settings)
+        if not idempotent:
+            log.warning("this broker can't tell a retry from a new message: an alert may be doubled in "
+                        "the alerts topic when the broker restarts; Redis stays exact")  # fmt: skip
+        self.publisher = Publisher(
+            settings.topic("alerts"),
+            settings.topic("rejects"),
+            lambda: kafka.new_producer(settings, idempotent=idempotent),
+            lambda: kafka.new_consumer(settings),
+            linger_s=settings.alerts_flush_ms / 1000,
+            on_trouble=lambda text: self._warn("publisher", text),
+        )
+        await self.publisher.start()
+        store = SnapshotStore(settings.snapshots, keep=settings.snapshot_keep)
+        self.owner = Owner(
+            self.plans, digest, store, self.publisher, self._readings, self, on_rejects=self._reject
+        )
+        self.controls = ControlRecords(self.catalog, self.plans, settings.topic("readings"))
+        if settings.router:
+            from topologies.router import connect
+
+            self.router = await connect(settings, self.metrics, self._warn)
+        log.info("started", catalog=self.catalog.digest, rules=digest)
+
+    async def stop(self) -> None:
+        """Close what `start` opened."""
+        if self.router is not None:
+            await self.router.close()
+        if self.owner is not None:
+            await self.publisher.stop()
+
+    async def _ensure_topics(self) -> None:
+        settings = self.settings
+        n = self.catalog.n_partitions
+        wanted = {"readings": n, "alerts": n, "rejects": 1, "commands": 1, "rules": 1}
+        names = {settings.topic(name): count for name, count in wanted.items()}
+        for created in await kafka.ensure_topics(settings, names, [settings.topic("rules")]):
+            log.info("topic created", topic=created, partitions=names[created])
+
+    # --- readings -------------------------------------------------------------------------------
+
+    def agents(self) -> dict[str, Take]:
+        """Return what takes the fetches of each topic."""
+        settings = self.settings
+        agents: dict[str, Take] = {
+            settings.topic("readings"): self._take_readings,
+            settings.topic("commands"): self._take_commands,
+            settings.topic("rules"): self._take_rules,
+        }
+        if settings.router:
+            agents[settings.topic("alerts")] = self._take_alerts
+        return agents
+
+    async def _take_readings(self, fetch: Fetch) -> None:
+        assert self.owner is not None
+        await self.owner.take(fetch)
+
+    def positions(self) -> dict[int, int]:
+        """Return the offset at which the reading of each owned partition goes on."""
+        return {} if self.owner is None else self.owner.positions()
+
+    async def adopt(self, partitions: Sequence[int], generation: int) -> None:
+        """Take over partitions of the readings."""
+        assert self.owner is not None
+        await self.owner.adopt(partitions, generation)
+
+    async def release(self, generation: int) -> None:
+        """Hand over every partition of the readings; a rebalance may bring them back."""
+        if self.owner is not None:
+            for partition in list(self.owner.owned):
+                self.metrics.disown(partition)
+            await self.owner.release(generation)
+
+    async def save_oldest(self) -> None:
+        """Save the state that is due."""
+        if self.owner is not None:
+            await self.owner.save_oldest(self.settings.snapshot_every_s)
+
+    async def tick_forever(self) -> None:
+        """Write how late it is into the log of each owned partition, once every `tick_s`."""
+        every_s = self.settings.tick_s
+        if not every_s:
+            return
+        while True:
+            await asyncio.sleep(every_s - time.time() % every_s)
+            message = tick_message(int(time.time() * 1000))
+            for partition in self.positions():
+                await self._write(partition, message)
+
+    async def _write(self, partition: int, message: bytes) -> None:
+        """Put a record into a partition's log without waiting for it."""
+        if self.publisher.producer is None:
+            return
+        topic = self.settings.topic("readings")
+        try:
+            sent = await self.publisher.producer.send(topic, message, partition=partition)
+        except (kafka.KafkaError, OSError) as error:
+            self._warn("ticks", f"a tick was not written: {error!r}")
+            return
+        sent.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    # --- commands and rules ---------------------------------------------------------------------
+
+    async def _take_commands(self, fetch: Fetch) -> None:
+        await self._relay(fetch, self.controls.of_command)
+
+    async def _take_rules(self, fetch: Fetch) -> None:
+        await self._relay(fetch, self.controls.of_rules)
+
+    async def _relay(self, fetch: Fetch, convert: Any) -> None:
+        """Put what commands say into the logs that they are about, then commit them."""
+        for message in fetch.messages:
+            found = await asyncio.to_thread(convert, message.value or b"")
+            if isinstance(found, str):
+                self.metrics.rejected("bad_control")
+                record = rejects.record(fetch.tp, message.offset, message.value, "bad_control", found)
+                self.publisher.reject([record])
+                log.warning("refused", topic=fetch.tp.topic, offset=message.offset, reason=found)
+                continue
+            for partition, record in found:
+                assert self.publisher.producer is not None
+                await self.publisher.producer.send_and_wait(
+                    self.settings.topic("readings"), record, partition=partition
+                )
+        await self._commit(fetch.tp, fetch.next)
+
+    # --- alerts ---------------------------------------------------------------------------------
+
+    async def _take_alerts(self, fetch: Fetch) -> None:
+        alerts: dict[int, list[tuple[int, int, bytes]]] = {}
+        for message in fetch.messages:
+            at = parse_at(message.headers)
+            if at is None:
+                detail = "the header 'at' must be partition/offset/index"
+                record = rejects.record(fetch.tp, message.offset, message.value, "no_place", detail)
+                self.publisher.reject([record])
+                self.metrics.rejected("no_place")
+                continue
+            alerts.setdefault(at[0], []).append((at[1], at[2], message.value))
+        for partition, each in alerts.items():
+            await self.router.flush(partition, each)
+        now = time.monotonic()
+        key = f"{fetch.tp.topic}/{fetch.tp.partition}"
+        if now - self._committed_at.get(key, 0.0) >= COMMIT_EVERY_S:
+            self._committed_at[key] = now
+            await self._commit(fetch.tp, fetch.next)
+
+    # --- what the owner tells -------------------------------------------------------------------
+
+    async def _reject(self, partition: int, fetch: Fetch, outcome: Outcome) -> None:
+        offsets, payloads = fetch.offsets, fetch.payloads
+        for each in outcome.rejects:
+            self.metrics.rejected(each.reason, each.n)
+        self.publisher.reject(
+            [
+                rejects.record(
+                    fetch.tp, offsets[each.index], payloads[each.index],
+                    each.reason, each.detail, each.n, each.rows,
+                )
+                for each in outcome.rejects
+            ]
+        )  # fmt: skip
+        await self.publisher.room(partition)
+
+    def taken(self, partition: int, fetch: Fetch, outcome: Outcome, seconds: float) -> None:
+        """Count what a fetch gave."""
+        assert self.owner is not None
+        line = self.owner.owned[partition].line
+        self.metrics.batch(
+            partition,
+            n_messages=len(fetch),
+            seconds=seconds,
+            counts=line.pipeline.count_array,
+            event_ms=line.pipeline.watermark_ms,
+            log_ms=fetch.messages[-1].timestamp,
+        )
+        for level, transition in outcome.kinds:
+            self.metrics.alert(level, transition)
+        if outcome.new_rules is not None:
+            self.metrics.running_rules(outcome.new_rules, line.pipeline.plan.rules.name)
+            log.info("rules switched", partition=partition, rules=outcome.new_rules)
+
+    def gap(self, partition: int, expected: int, found: int) -> None:
+        """Say that the topic itself lacks messages."""
+        log.error(
+            "messages are missing in the topic: retention or compaction took them",
+            partition=partition, expected_offset=expected, next_offset=found,
+        )  # fmt: skip
+
+    def restored(self, partition: int, offset: int | None, seconds: float, notes: Any) -> None:
+        """Say whose state was loaded."""
+        assert self.owner is not None
+        self.metrics.own(partition)
+        self.metrics.restored(partition)
+        for note in notes:
+            log.warning(note, partition=partition)
+        if offset is None:
+            log.info("partition begins without a snapshot", partition=partition)
+        else:
+            log.info("state restored", partition=partition, offset=offset, seconds=round(seconds, 3))
+
+    def kept(self, partition: int) -> None:
+        """Go on counting."""
+        assert self.owner is not None
+        line = self.owner.owned[partition].line
+        self.metrics.own(partition, line.pipeline.count_array)
+        self.metrics.restored(partition)
+
+    def saved(self, partition: int, offset: int, pause_s: float, seconds: float, size: int) -> None:
+        """Count a snapshot that is durable."""
+        self.metrics.snapshot(partition, seconds=seconds, n_bytes=size)
+
+    def not_saved(self, partition: int, error: Exception) -> None:
+        """Say that a snapshot failed."""
+        self.metrics.snapshot_failed()
+        log.error("snapshot failed, nothing is committed", partition=partition, error=str(error))
+
+    def failed(self, topic: str, fetch: Fetch, error: Exception) -> None:
+        """Say what ends the worker."""
+        log.error(
+            "the worker ends: a fetch could not be taken", topic=topic,
+            partition=fetch.tp.partition, offset=fetch.first, error=repr(error), exc_info=error,
+        )  # fmt: skip
+
+    def _warn(self, what: str, text: str) -> None:
+        """Log a warning that may come many times a second."""
+        now = time.monotonic()
+        if now - self._warned_at.get(what, -WARN_EVERY_S) >= WARN_EVERY_S:
+            self._warned_at[what] = now
+            log.warning(text)
+
+
+_ = (contextlib, orjson, Mapping)
