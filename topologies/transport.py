@@ -58,7 +58,7 @@ class Fetch:
         """Return one header of each message, None if no message has headers at all."""
         if not any(message.headers for message in self.messages):
             return None
-        return [_header(message.headers, name) for message in self.messages]
+        return [header_of(message.headers, name) for message in self.messages]
 
     def since(self, offset: int) -> Fetch:
         """Return the messages at or after an offset."""
@@ -67,7 +67,8 @@ class Fetch:
         return Fetch(self.tp, [m for m in self.messages if m.offset >= offset], self.epoch)
 
 
-def _header(headers: Sequence[tuple[str, bytes]], name: str) -> str | None:
+def header_of(headers: Sequence[tuple[str, bytes]], name: str) -> str | None:
+    """Return a message's header of a name, None if it has none."""
     for key, value in headers:
         if key == name:
             return (value or b"").decode("ascii", "replace")

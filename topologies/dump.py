@@ -1,0 +1,51 @@
+"""`tocsin dump`: the readings topic as it stands, to files that a replay takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aiokafka import TopicPartition
+
+from engine.catalog import Catalog
+from engine.dump import DumpWriter
+from topologies import kafka
+from topologies.settings import Settings
+from topologies.transport import header_of
+
+_QUIET_MS = 3000
+
+
+async def run(settings: Settings, folder: Path) -> dict[int, int]:
+    """Write every message that the topic holds now; return how many, by partition."""
+    settings.required("catalog")
+    assert settings.catalog is not None
+    catalog = Catalog.open(settings.catalog)
+    topic = settings.topic("readings")
+    consumer = kafka.new_consumer(settings)
+    await consumer.start()
+    try:
+        tps = [TopicPartition(topic, partition) for partition in range(catalog.n_partitions)]
+        consumer.assign(tps)
+        end = await consumer.end_offsets(tps)
+        return {tp.partition: await _one(consumer, tp, end[tp], folder, catalog) for tp in tps}
+    finally:
+        await consumer.stop()
+
+
+async def _one(
+    consumer: kafka.AIOKafkaConsumer, tp: TopicPartition, end: int, folder: Path, catalog: Catalog
+) -> int:
+    await consumer.seek_to_beginning(tp)
+    writer = DumpWriter(folder, tp.partition, catalog.digest)
+    try:
+        while await consumer.position(tp) < end:
+            records = (await consumer.getmany(tp, timeout_ms=_QUIET_MS)).get(tp, [])
+            if not records:
+                break
+            for record in records:
+                writer.add(
+                    record.offset, header_of(record.headers, "content-type"), record.value or b""
+                )
+    finally:
+        writer.close()
+    return writer.n
