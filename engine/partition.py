@@ -77,7 +77,10 @@ class Plans:
 
     def compile(self, text: str) -> str:
         """Compile rules unless that was done already; return their digest."""
-        rules = Rules.parse(text)
+        return self.add(Rules.parse(text))
+
+    def add(self, rules: Rules) -> str:
+        """Compile parsed rules unless that was done already; return their digest."""
         if rules.digest not in self._known:
             plan = compile_plan(self.catalog, rules)
             self._known[rules.digest] = plan, State.allocate(plan)

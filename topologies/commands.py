@@ -22,8 +22,8 @@ Records = list[tuple[int, bytes]]
 class ControlRecords:
     """Turns commands into (partition, control record)."""
 
-    def __init__(self, catalog: Any, plans: Plans, topic: str) -> None:
-        self.catalog, self.plans, self.topic = catalog, plans, topic
+    def __init__(self, catalog: Any, plans: Plans) -> None:
+        self.catalog, self.plans = catalog, plans
 
     def of_command(self, payload: bytes) -> Records | str:
         """Return the records of a command, or why it is refused."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
-
-import orjson
 
 from engine.catalog import Catalog
 from engine.partition import Outcome, Plans
 from engine.readings import tick_message
+from engine.rules_check import load
 from engine.snapshots import SnapshotStore
 from topologies import kafka, rejects
 from topologies.commands import ControlRecords
@@ -39,30 +37,48 @@ class Worker:
         self.settings, self._readings, self._commit = settings, readings, commit
         self.metrics = Metrics(stall_after_s=settings.stall_after_s, ticks=settings.tick_s > 0)
         self.owner: Owner | None = None
+        self.checked = False
         self.router: Any = None
         self._committed_at: dict[str, float] = {}
         self._warned_at: dict[str, float] = {}
 
     # --- life -----------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Open the catalog, compile the rules, create topics, connect; raises what is wrong."""
+    def prepare(self) -> None:
+        """Open the catalog, compile rules and kernels; raises what is wrong with them."""
         settings = self.settings
         assert settings.catalog is not None and settings.rules is not None
         self.catalog = Catalog.open(settings.catalog)
         self.plans = Plans(self.catalog)
-        text = Path(settings.rules).read_text(encoding="utf-8")
-        digest = await asyncio.to_thread(self.plans.compile, text)
-        await asyncio.to_thread(self.plans.warm_up, digest)
-        await self._ensure_topics()
-        idempotent = await kafka.is_idempotent(settings)
-        if not idempotent:
-            log.warning("this broker can't tell a retry from a new message: an alert may be doubled in "
-                        "the alerts topic when the broker restarts; Redis stays exact")  # fmt: skip
+        self.rules = self.plans.add(load(settings.rules))
+        self.plans.warm_up(self.rules)
+
+    async def check(self) -> None:
+        """Create topics that are not there; raises ``BrokerError`` where Kafka does not fit."""
+        settings = self.settings
+        n = self.catalog.n_partitions
+        wanted = {"readings": n, "alerts": n, "rejects": 1, "commands": 1, "rules": 1}
+        names = {settings.topic(name): count for name, count in wanted.items()}
+        for created in await kafka.ensure_topics(settings, names, [settings.topic("rules")]):
+            log.info("topic created", topic=created, partitions=names[created])
+        self.idempotent = await kafka.is_idempotent(settings)
+        if not self.idempotent:
+            log.warning(
+                "this broker can't tell a retry from a new message: if it fails, an alert may stand "
+                "twice in the alerts topic; Redis stays exact"
+            )
+        self.checked = True
+
+    async def start(self) -> None:
+        """Connect what the agents need."""
+        settings = self.settings
+        if not self.checked:
+            await asyncio.to_thread(self.prepare)
+            await self.check()
         self.publisher = Publisher(
             settings.topic("alerts"),
             settings.topic("rejects"),
-            lambda: kafka.new_producer(settings, idempotent=idempotent),
+            lambda: kafka.new_producer(settings, idempotent=self.idempotent),
             lambda: kafka.new_consumer(settings),
             linger_s=settings.alerts_flush_ms / 1000,
             on_trouble=lambda text: self._warn("publisher", text),
@@ -70,14 +86,20 @@ class Worker:
         await self.publisher.start()
         store = SnapshotStore(settings.snapshots, keep=settings.snapshot_keep)
         self.owner = Owner(
-            self.plans, digest, store, self.publisher, self._readings, self, on_rejects=self._reject
+            self.plans,
+            self.rules,
+            store,
+            self.publisher,
+            self._readings,
+            self,
+            on_rejects=self._reject,
         )
-        self.controls = ControlRecords(self.catalog, self.plans, settings.topic("readings"))
+        self.controls = ControlRecords(self.catalog, self.plans)
         if settings.router:
             from topologies.router import connect
 
             self.router = await connect(settings, self.metrics, self._warn)
-        log.info("started", catalog=self.catalog.digest, rules=digest)
+        log.info("started", catalog=self.catalog.digest, rules=self.rules)
 
     async def stop(self) -> None:
         """Close what `start` opened."""
@@ -85,14 +107,6 @@ class Worker:
             await self.router.close()
         if self.owner is not None:
             await self.publisher.stop()
-
-    async def _ensure_topics(self) -> None:
-        settings = self.settings
-        n = self.catalog.n_partitions
-        wanted = {"readings": n, "alerts": n, "rejects": 1, "commands": 1, "rules": 1}
-        names = {settings.topic(name): count for name, count in wanted.items()}
-        for created in await kafka.ensure_topics(settings, names, [settings.topic("rules")]):
-            log.info("topic created", topic=created, partitions=names[created])
 
     # --- readings -------------------------------------------------------------------------------
 
@@ -287,4 +301,26 @@ class Worker:
             log.warning(text)
 
 
-_ = (contextlib, orjson, Mapping)
+def run(settings: Settings) -> int:
+    """Run a worker until SIGTERM or SIGINT; return the exit code. Raises what is wrong at start."""
+    from topologies.app import create_app
+
+    return asyncio.run(_run(create_app(settings)))
+
+
+async def _run(app: Any) -> int:
+    worker: Worker = app.worker
+    worker.prepare()
+    await worker.check()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        await app.start()
+        await app.wait(stop.wait())
+    finally:
+        await app.stop()
+    if app.crash_reason is not None:
+        log.error("the worker failed", error=repr(app.crash_reason))
+        return 1
+    return 0
