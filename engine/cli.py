@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any, ClassVar, ParamSpec
 
 import typer
 from typer.core import TyperGroup
@@ -36,18 +36,18 @@ EPILOG = (
 )
 
 
-class _InReadingOrder(TyperGroup):
+class InReadingOrder(TyperGroup):
     """Lists the commands in the order in which someone new needs them."""
 
+    order: ClassVar[tuple[str, ...]] = ("demo", "catalog", "rules", "replay", "version")
+
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(self.commands, key=_ORDER.index)
+        return sorted(self.commands, key=self.order.index)
 
-
-_ORDER = ["demo", "catalog", "rules", "replay", "version"]
 
 app = typer.Typer(
     name="tocsin",
-    cls=_InReadingOrder,
+    cls=InReadingOrder,
     help="Watch city sensors, fuse the signals of each risk source, raise scored alerts.",
     epilog=EPILOG,
     no_args_is_help=True,
@@ -68,15 +68,15 @@ app.add_typer(rules_app, name="rules")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(args: Sequence[str] | None = None, of: typer.Typer = app) -> None:
     """Run the command line on `args`, by default the process's own, and exit with an `ExitCode`."""
     try:
-        app(args=None if args is None else list(args), prog_name="tocsin")
+        of(args=None if args is None else list(args), prog_name="tocsin")
     except KeyboardInterrupt:
         sys.exit(_report("interrupted", code=ExitCode.INTERRUPTED))
 
 
-def _exits(command: Callable[P, int | None]) -> Callable[P, None]:
+def exits(command: Callable[P, int | None]) -> Callable[P, None]:
     """Turn what a command returns or raises into an exit code and lines on stderr."""
 
     @wraps(command)
@@ -135,7 +135,7 @@ def _report_unexpected(error: Exception) -> ExitCode:
 
 
 @app.command()
-@_exits
+@exits
 def version() -> None:
     """Print the version."""
     from engine import __version__
@@ -144,7 +144,7 @@ def version() -> None:
 
 
 @catalog_app.command("build")
-@_exits
+@exits
 def catalog_build(
     folder: Annotated[
         Path,
@@ -178,7 +178,7 @@ def catalog_build(
 
 
 @catalog_app.command("show")
-@_exits
+@exits
 def catalog_show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A compiled catalog.")],
     as_json: AsJson = False,
@@ -190,7 +190,7 @@ def catalog_show(
 
 
 @catalog_app.command("verify")
-@_exits
+@exits
 def catalog_verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A compiled catalog.")],
 ) -> int:
@@ -201,7 +201,7 @@ def catalog_verify(
 
 
 @rules_app.command("check")
-@_exits
+@exits
 def rules_check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A rules file (TOML).")],
     as_json: AsJson = False,
@@ -213,7 +213,7 @@ def rules_check(
 
 
 @app.command()
-@_exits
+@exits
 def replay(
     readings: Annotated[
         list[Path],
@@ -293,7 +293,7 @@ def replay(
 
 
 @app.command()
-@_exits
+@exits
 def demo(
     speed: Annotated[
         float | None,
@@ -315,9 +315,9 @@ def demo(
     return city_demo.run(speed, as_json, out)
 
 
-def commands() -> dict[str, Any]:
+def commands(of: typer.Typer = app) -> dict[str, Any]:
     """Return every command by its full name, `catalog build` among them."""
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(of)
     found: dict[str, Any] = {}
     for name, command in root.commands.items():
         nested = getattr(command, "commands", None)

@@ -57,7 +57,7 @@ def test_wheel_and_distribution_name_the_same_packages() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert set(PACKAGES) <= set(packages)
-    assert project["project"]["scripts"] == {"tocsin": "engine.cli:main"}
+    assert project["project"]["scripts"] == {"tocsin": "topologies.cli:main"}
 
 
 def test_replay_needs_neither_kafka_nor_redis() -> None:

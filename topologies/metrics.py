@@ -177,10 +177,14 @@ class Metrics(Collector):
         self.redis_flush_seconds.observe(seconds)
         self._count["redis_alerts"] += n_alerts
 
-    def redis_retry(self) -> None:
-        """Note a flush that Redis did not take, and that will be tried again."""
+    def redis_down(self) -> None:
+        """Note that Redis refuses or is away; said again while it lasts, it counts once."""
+        self._count["redis_outages"] += self.redis_up is not False
         self.redis_up = False
-        self._count["redis_retries"] += 1
+
+    def redis_resent(self, n_alerts: int) -> None:
+        """Note alerts that Redis had, lost, and got again."""
+        self._count["redis_resent_alerts"] += n_alerts
 
     def shadow_difference(self, difference: str, n: int = 1) -> None:
         """Note alerts that only the live rules or only the candidate raised."""
@@ -285,8 +289,9 @@ _PLAIN_COUNTERS = {
     "snapshots": "Snapshots that are durable",
     "snapshot_failures": "Snapshots that could not be written",
     "commits": "Commits of an offset to Kafka",
-    "redis_alerts": "Alert records that Redis has",
-    "redis_retries": "Flushes tried again",
+    "redis_alerts": "Alert records that were new to Redis",
+    "redis_outages": "Times that Redis went away or refused",
+    "redis_resent_alerts": "Alert records that Redis had lost and got again",
     "rules_changes": "Times that other rules were taken up",
 }
 

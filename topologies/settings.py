@@ -18,7 +18,8 @@ from engine.toml_lines import key_lines
 from topologies.security import security_flaws
 
 PREFIX = "TOCSIN_"
-ELSEWHERE = ("TOCSIN_CONFIG", "TOCSIN_DEBUG")
+CONFIG = "TOCSIN_CONFIG"
+ELSEWHERE = (CONFIG, "TOCSIN_DEBUG")
 """Variables that are read before or beside the settings."""
 TESTS_PREFIX = "TOCSIN_TEST_"
 """Variables of the test suite, none of which a worker reads."""
@@ -31,6 +32,8 @@ SECRETS = (
     "http_token",
 )
 """Each has a twin `NAME_file`; none has a flag, which every user of the machine could read."""
+MAY_CARRY_SECRETS = ("redis_url", "snapshots")
+"""Refused if they do, so what stands there is not repeated."""
 
 
 def _split(value: Any) -> Any:
@@ -93,6 +96,12 @@ def _word(text: str) -> str:
     return text
 
 
+def _place(text: str) -> str:
+    if "@" in urlsplit(text).netloc:
+        raise ValueError("must not carry keys: the environment of the cloud's own tools does")
+    return text
+
+
 HostPorts = Annotated[
     tuple[Annotated[str, AfterValidator(_host_port)], ...],
     BeforeValidator(_split),
@@ -138,7 +147,11 @@ class Settings(Section):
         le=1 << 24,
     )
     alerts_flush_ms: int = _in(
-        "Line", 5, "Longest wait of an alert for others to be sent with.", ge=0, le=60_000
+        "Line",
+        5,
+        "Milliseconds that an alert waits at most, to be sent together with others.",
+        ge=0,
+        le=60_000,
     )
 
     kafka_brokers: HostPorts = _in(
@@ -152,14 +165,14 @@ class Settings(Section):
     )
     kafka_user: Word | None = _in("Kafka", None, "User of SASL.")
     kafka_password: SecretStr | None = _in("Kafka", None, "Password of SASL.")
-    kafka_password_file: File | None = _in("Kafka", None, "File that holds it.")
+    kafka_password_file: File | None = _in("Kafka", None, "File that holds that password.")
     kafka_ca_file: File | None = _in(
         "Kafka", None, "Certificates (PEM) to trust; by default those of the system."
     )
     kafka_cert_file: File | None = _in("Kafka", None, "Our certificate (PEM), where asked for.")
     kafka_key_file: File | None = _in("Kafka", None, "Its private key (PEM).")
     kafka_key_password: SecretStr | None = _in("Kafka", None, "Password of that key.")
-    kafka_key_password_file: File | None = _in("Kafka", None, "File that holds it.")
+    kafka_key_password_file: File | None = _in("Kafka", None, "File that holds that password.")
     group: KafkaName = _in(
         "Kafka", "tocsin", "Consumer group: workers with the same name share the partitions."
     )
@@ -177,12 +190,16 @@ class Settings(Section):
     session_timeout_s: float = _in(
         "Kafka",
         10.0,
-        "Silence after which the group takes a worker for dead.",
+        "Seconds of silence after which the group takes a worker for dead.",
         ge=1,
         le=1_800,
     )
     heartbeat_s: float = _in(
-        "Kafka", 2.0, "Between signs of life; at most a third of that.", ge=0.1, le=600
+        "Kafka",
+        2.0,
+        "Seconds between signs of life, at most a third of session_timeout_s.",
+        ge=0.1,
+        le=600,
     )
     fetch_max_bytes: int = _in(
         "Kafka",
@@ -199,11 +216,11 @@ class Settings(Section):
         le=1 << 30,
     )
 
-    snapshots: Annotated[str, Field(min_length=1, max_length=2_000)] = _in(
+    snapshots: Annotated[str, Field(min_length=1, max_length=2_000), AfterValidator(_place)] = _in(
         "State", "snapshots", "Where state is kept: a folder, or s3://, gs://, hdfs://."
     )
     snapshot_every_s: float = _in(
-        "State", 30.0, "Between snapshots, and so between commits.", ge=0.1, le=86_400
+        "State", 30.0, "Seconds between snapshots, and so between commits.", ge=0.1, le=86_400
     )
     snapshot_keep: int = _in("State", 2, "Snapshots kept of each partition.", ge=1, le=1_000)
     adopt_catalog: bool = _in(
@@ -222,10 +239,10 @@ class Settings(Section):
     redis_sentinel_name: Word = _in("Redis", "mymaster", "What the Sentinels call the primary.")
     redis_sentinel_user: Word | None = _in("Redis", None, "User at the Sentinels.")
     redis_sentinel_password: SecretStr | None = _in("Redis", None, "Password there.")
-    redis_sentinel_password_file: File | None = _in("Redis", None, "File that holds it.")
+    redis_sentinel_password_file: File | None = _in("Redis", None, "File that holds that password.")
     redis_user: Word | None = _in("Redis", None, "ACL user, limited to the keys of redis_prefix.")
     redis_password: SecretStr | None = _in("Redis", None, "Its password.")
-    redis_password_file: File | None = _in("Redis", None, "File that holds it.")
+    redis_password_file: File | None = _in("Redis", None, "File that holds that password.")
     redis_ca_file: File | None = _in(
         "Redis", None, "Certificates (PEM) to trust; by default those of the system."
     )
@@ -236,10 +253,14 @@ class Settings(Section):
         "Redis", 100_000, "Entries that each stream keeps, about.", ge=100, le=100_000_000
     )
     redis_timeout_s: float = _in(
-        "Redis", 5.0, "Longest wait for an answer before a retry.", ge=0.1, le=600
+        "Redis", 5.0, "Seconds to wait for an answer before a retry.", ge=0.1, le=600
     )
     redis_retry_max_s: float = _in(
-        "Redis", 5.0, "Longest pause between retries while Redis is away.", ge=0.05, le=600
+        "Redis",
+        5.0,
+        "Longest pause between retries while Redis is away, in seconds.",
+        ge=0.05,
+        le=600,
     )
 
     allow_plaintext: bool = _in(
@@ -250,7 +271,7 @@ class Settings(Section):
     http_host: Word = _in("Security", "127.0.0.1", "Address of /metrics, /healthz and /readyz.")
     http_port: int = _in("Security", 9817, "Its port; 0: no HTTP server.", ge=0, le=65_535)
     http_token: SecretStr | None = _in("Security", None, "Bearer token that callers must send.")
-    http_token_file: File | None = _in("Security", None, "File that holds it.")
+    http_token_file: File | None = _in("Security", None, "File that holds that token.")
     http_cert_file: File | None = _in("Security", None, "Certificate (PEM): makes it HTTPS.")
     http_key_file: File | None = _in("Security", None, "Its private key (PEM).")
 
@@ -261,14 +282,14 @@ class Settings(Section):
     stall_after_s: float = _in(
         "Seen",
         30.0,
-        "Without a message, ticks too, a partition counts as stalled.",
+        "Seconds without a message, or a tick, after which a partition is stalled.",
         ge=1,
         le=86_400,
     )
     ready_lag_s: float = _in(
         "Seen",
         60.0,
-        "A worker behind by messages older than this says that it is not ready.",
+        "Seconds: a worker that is behind by older messages is not ready.",
         ge=1,
         le=1e9,
     )
@@ -320,6 +341,18 @@ class Settings(Section):
         if faults:
             raise _error(faults)
 
+    def embedded(self, **there: Any) -> Settings:
+        """Return the same for a broker and a Redis of this process, without secrets."""
+        given = {
+            name: value
+            for name, value in self.model_dump(exclude_unset=True).items()
+            if not name.startswith(("kafka_", "redis_"))
+            or name in ("redis_prefix", "redis_max_stream")
+        }
+        # a join of the embedded broker waits half the session timeout
+        given |= {"session_timeout_s": 6.0, "heartbeat_s": 1.0, "topic_replication": 1}
+        return Settings.model_validate(given | there)
+
     def redis_parts(self) -> SplitResult:
         """Return the parts of `redis_url`."""
         return urlsplit(self.redis_url)
@@ -351,8 +384,8 @@ def load(
     default, `config` the file that `TOCSIN_CONFIG` names. Raises SettingsError with every fault.
     """
     env = os.environ if env is None else env
-    if config is None and env.get("TOCSIN_CONFIG"):
-        config = Path(env["TOCSIN_CONFIG"])
+    if config is None and env.get(CONFIG):
+        config = Path(env[CONFIG])
     found = _Sources(flags or {}, env, config)
     settings = found.settings()
     if settings is None or found.faults:
@@ -406,7 +439,7 @@ class _Sources:
             near = one_of(name, Settings.model_fields, all_if_none=False)
             self._report(name, f"unknown setting{near}")
             return
-        hidden = name in SECRETS or name == "redis_url"
+        hidden = name in (*SECRETS, *MAY_CARRY_SECRETS)
         self._report(name, needed(error), None if hidden else error["input"])
 
     def _report(self, name: str, problem: str, value: Any = None) -> None:
