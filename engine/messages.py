@@ -16,9 +16,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from engine.decode import ARROW_MARK, Rows, arrow_rows, json_rows
+from engine.arrow_frames import ARROW_MARK
+from engine.decode_arrow import arrow_rows
+from engine.decode_json import json_rows
+from engine.json_scan import scan
 from engine.readings import Readings
-from engine.rejects import MAX_LISTED, Refusal, Rejects
+from engine.rejects import MAX_LISTED, Refusal, Rejects, Rows
 from kernels.layout import ACKNOWLEDGE, MAX_EVENT_MS, TICK
 
 CONTROL_MARK = b'{"tocsin":'
@@ -57,7 +60,7 @@ class Rejected(NamedTuple):
 
 
 def decode_messages(
-    payloads: Sequence[bytes],
+    payloads: Sequence[bytes | None],
     catalog: Any,
     *,
     sensors: tuple[int, int],
@@ -68,15 +71,31 @@ def decode_messages(
     `kinds` are the content types that the messages came with, where there were any.
     """
     fetch = _Fetch(catalog, sensors)
+    text: list[bytes] = []
     for index, payload in enumerate(payloads):
-        kind = kinds[index] if kinds is not None else None
-        fetch.take(index, payload or b"", kind)
+        if payload is None:  # a message without a value
+            payload = b""
+        arrow = is_arrow(payload, kinds[index] if kinds is not None else None)
+        if not arrow and not payload.startswith(CONTROL_MARK):
+            text.append(payload)
+            continue
+        fetch.take_json(index, text)
+        text = []
+        if arrow:
+            fetch.take_rows(index, arrow_rows, payload)
+        else:
+            fetch.take_control(index, payload)
+    fetch.take_json(len(payloads), text)
     fetch.close()
+    fetch.rejected.sort(key=lambda each: each.index)
     return fetch.steps, fetch.rejected
 
 
 class _Piece(NamedTuple):
-    index: int  # type: ignore[assignment]  # not the method of tuples
+    """Rows of one message, or of several in a run."""
+
+    first: int
+    counts: NDArray[np.int64]
     rows: Rows
 
 
@@ -91,23 +110,38 @@ class _Fetch:
         self._pieces: list[_Piece] = []
         self._n_ticks = 0
 
-    def take(self, index: int, payload: bytes, kind: str | None) -> None:
-        if is_arrow(payload, kind):
-            self._take_rows(index, arrow_rows, payload)
-        elif payload.startswith(CONTROL_MARK):
-            self._take_control(index, payload)
-        else:
-            self._take_rows(index, json_rows, payload)
+    def take_json(self, stop: int, payloads: list[bytes]) -> None:
+        """Take a run of JSON messages that ends before message `stop`."""
+        if not payloads:
+            return
+        first = stop - len(payloads)
+        readings, n_rows = scan(payloads, self.catalog)
+        irregular = np.flatnonzero(n_rows < 0).tolist()
+        row = begin = 0
+        for at in (*irregular, len(payloads)):
+            if at > begin:
+                counts = n_rows[begin:at]
+                after = row + int(counts.sum())
+                self._add(first + begin, counts, Rows(readings.cut(row, after)))
+                row = after
+            if at < len(payloads):
+                self.take_rows(first + at, json_rows, payloads[at])
+            begin = at + 1
 
-    def _take_rows(self, index: int, decode: Any, payload: bytes) -> None:
+    def take_rows(self, index: int, decode: Any, payload: bytes) -> None:
+        """Take one message of readings."""
         rejects = Rejects()
         rows = decode(payload, self.catalog, rejects)
         if rejects:
             self._reject(index, rejects)
-        if len(rows.readings):
-            self._pieces.append(_Piece(index, rows))
+        self._add(index, np.array([len(rows.readings)]), rows)
 
-    def _take_control(self, index: int, payload: bytes) -> None:
+    def _add(self, first: int, counts: NDArray[np.int64], rows: Rows) -> None:
+        if len(rows.readings):
+            self._pieces.append(_Piece(first, counts, rows))
+
+    def take_control(self, index: int, payload: bytes) -> None:
+        """Take a control record; a tick becomes a row among the readings."""
         try:
             record = parse_control(payload)
         except Refusal as refusal:
@@ -116,7 +150,7 @@ class _Fetch:
             self._reject(index, rejects)
             return
         if isinstance(record, int):
-            self._pieces.append(_Piece(index, Rows(Readings.tick(record))))
+            self._add(index, np.array([1]), Rows(Readings.tick(record)))
             self._n_ticks += 1
         else:
             self.close()
@@ -131,10 +165,10 @@ class _Fetch:
         n_ticks, self._n_ticks = self._n_ticks, 0
         if not pieces:
             return
-        first, last = pieces[0].index, pieces[-1].index
-        counts = np.zeros(last - first + 1, np.int64)
+        first = pieces[0].first
+        counts = np.zeros(pieces[-1].first + len(pieces[-1].counts) - first, np.int64)
         for piece in pieces:
-            counts[piece.index - first] = len(piece.rows.readings)
+            counts[piece.first - first :][: len(piece.counts)] = piece.counts
         starts = np.zeros(len(counts) + 1, np.int64)
         np.cumsum(counts, out=starts[1:])
         readings = _joined([piece.rows.readings for piece in pieces])
@@ -142,7 +176,7 @@ class _Fetch:
         own = (readings.sensor >= low) & (readings.sensor < high)
         if np.count_nonzero(own) + n_ticks < len(own):
             own |= self._control_rows(readings)
-            kept = {piece.index: piece.rows.kept for piece in pieces}
+            kept = {piece.first: piece.rows.kept for piece in pieces}
             self._reject_strangers(readings, ~own, starts, first, kept)
             starts = np.concatenate([[0], np.cumsum(own)])[starts]
             readings = Readings(

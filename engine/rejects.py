@@ -1,10 +1,18 @@
-"""What of a message was refused: counted exactly by reason, listed as far as there is room."""
+"""What decoding one message leaves: its rows, and what was refused.
+
+Refused rows are counted exactly by reason, and listed as far as there is room.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.readings import Readings
 
 MAX_LISTED = 100
 """Rows of one message that are listed; the others are counted."""
@@ -17,6 +25,18 @@ class Reject(NamedTuple):
     reason: str
     detail: str
     row: int | None = None
+
+
+class Rows(NamedTuple):
+    """The rows of one message that are readings; `kept` are their numbers unless all were kept."""
+
+    readings: Readings
+    kept: NDArray[np.int64] | None = None
+
+
+def no_rows() -> Rows:
+    """Return nothing, of a message that was refused."""
+    return Rows(Readings.of([], [], []))
 
 
 class Refusal(Exception):

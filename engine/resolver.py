@@ -67,11 +67,22 @@ class Resolver:
         elif not _is_text(kind):
             raise TypeError(f"ids must be text, got {kind}")
         offset, octets = text_buffers(ids)
-        index = np.empty(len(ids), np.int32)
+        index = self.resolve_spans(octets, offset[:-1], offset[1:])
+        if ids.null_count:
+            index[ids.is_null().to_numpy(zero_copy_only=False)] = -1
+        return index
+
+    def resolve_spans(self, octets: Any, begins: Any, ends: Any) -> np.ndarray:
+        """Return the dense index of each id that lies in `octets`, −1 where it is unknown.
+
+        octets (B,) uint8; begins, ends (R,) int64.
+        """
+        index = np.empty(len(begins), np.int32)
         # scratch of this call alone: a resolver serves any number of threads
         tags, where = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.int64)
         resolve_ids(
-            read_only(offset),
+            read_only(begins),
+            read_only(ends),
             read_only(octets),
             self._slots,
             self._octets,
@@ -81,8 +92,6 @@ class Resolver:
             where,
             index,
         )
-        if ids.null_count:
-            index[ids.is_null().to_numpy(zero_copy_only=False)] = -1
         return index
 
     def _resolve_dictionary(self, ids: Any) -> np.ndarray:

@@ -199,12 +199,12 @@ def find_slot(slots, at, tag, size, max_probe):
 
 
 @kernel
-def resolve_ids(offset, octets, slots, known, seed, max_probe, tags, where, index):
+def resolve_ids(begins, ends, octets, slots, known, seed, max_probe, tags, where, index):
     """Look up every id of a batch.
 
     Shapes   R ids asked, T slots, BLOCK ids a block
-    In       offset     (R + 1,) int64   where each id begins in `octets`; an id that lies
-                                         outside or backwards is unknown, never a wild read
+    In       begins     (R,) int64       where each id begins and ends in `octets`; an id that lies
+             ends       (R,) int64       outside or backwards is unknown, never a wild read
              octets     (B,) uint8
              slots      (2 T,) uint64    from `build_table`
              known      (C,) uint8       the bytes the table was built over
@@ -217,13 +217,13 @@ def resolve_ids(offset, octets, slots, known, seed, max_probe, tags, where, inde
     Oracle   a dict, in tests/kernels/test_resolve.py
     """
     mask = np.int64(slots.size // 2 - 1)
-    n = offset.size - 1
+    n = begins.size
     block = where.size
     for start in range(0, n, block):
         count = min(block, n - start)
         for k in range(count):
-            begin = offset[start + k]
-            end = offset[start + k + 1]
+            begin = begins[start + k]
+            end = ends[start + k]
             where[k] = -1
             if 0 <= begin <= end <= octets.size:
                 h = hash_id(octets, begin, end - begin, seed)
@@ -233,7 +233,7 @@ def resolve_ids(offset, octets, slots, known, seed, max_probe, tags, where, inde
         for k in range(count):
             if where[k] < 0:
                 continue
-            size = offset[start + k + 1] - offset[start + k]
+            size = ends[start + k] - begins[start + k]
             where[k] = find_slot(slots, where[k], tags[k], size, max_probe)
             if where[k] >= 0:
                 place = np.int64(slots[2 * where[k] + 1] >> _SIZE_BITS)
@@ -243,8 +243,8 @@ def resolve_ids(offset, octets, slots, known, seed, max_probe, tags, where, inde
             found = np.int64(-1)
             at = where[k]
             while at >= 0 and found < 0:
-                begin = offset[start + k]
-                size = offset[start + k + 1] - begin
+                begin = begins[start + k]
+                size = ends[start + k] - begin
                 place = np.int64(slots[2 * at + 1] >> _SIZE_BITS)
                 if same_id(known, place, octets, begin, size):
                     found = np.int64(slots[2 * at] & _LOW) - 1

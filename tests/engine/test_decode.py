@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import decode as wire
+from engine import arrow_frames
+from engine import decode_arrow as arrows
+from engine import decode_json as jsons
 from engine.decode import MAX_REJECTS, REASONS, decode, decode_arrow, decode_json
 from kernels.layout import ACKNOWLEDGE, TICK, UNKNOWN
 from tests.engine.histories import DIGEST, knowing
@@ -164,13 +166,15 @@ def test_a_message_of_another_schema_or_catalog_is_rejected_whole(of, reason, de
 
 
 def test_a_message_with_too_many_bytes_or_rows_is_rejected_unread(monkeypatch):
-    monkeypatch.setattr(wire, "MAX_ROWS", N - 1)
+    monkeypatch.setattr(arrows, "_LAYOUTS", arrows._Memory(1))  # earlier tests taught it this one
+    monkeypatch.setattr(arrow_frames, "MAX_ROWS", N - 1)
+    monkeypatch.setattr(arrows, "MAX_ROWS", N - 1)
     assert decode(message(batch()), CITY).rejects[0].reason == "too_large"
     assert decode_arrow(batch(), CITY).rejects[0].reason == "too_large"
-    monkeypatch.setattr(wire, "MAX_JSON_ROWS", N - 1)
+    monkeypatch.setattr(jsons, "MAX_JSON_ROWS", N - 1)
     assert decode_json(orjson.dumps([0] * N), CITY).rejects[0].reason == "too_large"
-    monkeypatch.setattr(wire, "MAX_ARROW_BYTES", 100)
-    monkeypatch.setattr(wire, "MAX_JSON_BYTES", 100)
+    monkeypatch.setattr(arrows, "MAX_ARROW_BYTES", 100)
+    monkeypatch.setattr(jsons, "MAX_JSON_BYTES", 100)
     assert decode(message(batch()), CITY).rejects[0].reason == "too_large"
     assert decode_json(b" " * 101, CITY).rejects[0].reason == "too_large"
 

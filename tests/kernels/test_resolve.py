@@ -165,5 +165,6 @@ def test_offsets_outside_the_bytes_or_backwards_are_unknown() -> None:
     offset = np.array([0, 1, 2**62, -(2**63), 1, 0, 1], np.int64)
     index = np.full(6, 9, np.int32)
     tags, where = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.int64)
-    resolve_ids(offset, octets, slots, octets, np.uint64(seed), max_probe, tags, where, index)
+    seed = np.uint64(seed)
+    resolve_ids(offset[:-1], offset[1:], octets, slots, octets, seed, max_probe, tags, where, index)
     assert index.tolist() == [0, -1, -1, -1, -1, 0]
