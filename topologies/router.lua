@@ -61,24 +61,47 @@ if first > #heads then
 end
 
 -- The state of the sources.
-for i = first, #heads do
-  local _, _, source, _, score, level, _, _, place, fields, gone = unpack(heads[i])
-  if level == 'normal' then
-    redis.call('ZREM', active_key, source)
-    redis.call('ZREM', geo_key, source)
-  else
-    redis.call('ZADD', active_key, score, source)
-    if #place == 2 then
-      redis.call('GEOADD', geo_key, place[1], place[2], source)
-    else
+local level_changes = {['raise'] = true, ['escalate'] = true, ['de-escalate'] = true, ['clear'] = true}
+
+local function text(number)
+  if type(number) ~= 'number' then
+    return number
+  end
+  return string.format(number == math.floor(number) and '%.0f' or '%.14g', number)
+end
+
+local function set_source(i)
+  local _, _, fields, _, place, district, done, gone = unpack(heads[i])
+  local source, event_ms, score, level, transition, alert_id, seq, since, category, sentence, cause = unpack(fields)
+  local key = KEYS[n_fixed + i]
+  if level_changes[transition] then
+    if level == 'normal' then
+      redis.call('ZREM', active_key, source)
       redis.call('ZREM', geo_key, source)
+    else
+      redis.call('ZADD', active_key, text(score), source)
+      if #place == 2 then
+        redis.call('GEOADD', geo_key, string.format('%.17g', place[1]), string.format('%.17g', place[2]), source)
+      else
+        redis.call('ZREM', geo_key, source)
+      end
     end
+    redis.call('HSET', key, 'alert_id', alert_id, 'seq', text(seq), 'transition', transition, 'level', level,
+      'score', text(score), 'since', text(since), 'updated', text(event_ms), 'cause', cause,
+      'category', category, 'district', district, 'text', sentence, 'record', ARGV[6 + i])
   end
-  local hash_key = KEYS[n_fixed + i]
+  if #done > 0 then
+    redis.call('HSET', key, unpack(done))
+  end
   if #gone > 0 then
-    redis.call('HDEL', hash_key, unpack(gone))
+    redis.call('HDEL', key, unpack(gone))
   end
-  redis.call('HSET', hash_key, 'record', ARGV[6 + i], unpack(fields))
+end
+
+for i = first, #heads do
+  if heads[i][3][1] ~= '' then
+    set_source(i)
+  end
 end
 
 -- The streams. An entry's id is its event time, or the last entry's where that is later: the ids of a
@@ -119,7 +142,8 @@ local function count(name)
 end
 
 for i = first, #heads do
-  local an_offset, an_index, source, event_ms, _, level, transition, routes = unpack(heads[i], 1, 8)
+  local an_offset, an_index, fields, routes, _, district = unpack(heads[i], 1, 6)
+  local source, event_ms, _, level, transition = unpack(fields, 1, 5)
   local at = string.format('%s/%.0f/%.0f', partition, an_offset, an_index)
   local function append(key)
     redis.call('XADD', key, 'MAXLEN', '~', max_stream, next_id(key, event_ms), 'at', at, 'source', source,
@@ -130,9 +154,13 @@ for i = first, #heads do
     append(KEYS[5 + route])
   end
   count('alerts')
-  count('level:' .. level)
   count('transition:' .. transition)
-  count('district:' .. heads[i][12])
+  if level_changes[transition] then
+    count('level:' .. level)
+  end
+  if district ~= '' then
+    count('district:' .. district)
+  end
 end
 
 -- Counters and fence.
