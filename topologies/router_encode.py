@@ -36,11 +36,13 @@ _FIELDS = itemgetter(
     "source", "event_ms", "score", "level", "transition",
     "alert_id", "seq", "episode_ms", "category", "text", "cause",
 )  # fmt: skip
-_USUAL = {
-    (str, int, score, str, str, str, int, int, str, str, str) for score in (int, float)
-}  # fmt: skip
+_KINDS = [
+    frozenset(kinds)
+    for kinds in (
+        {str}, {int}, {int, float}, {str}, {str}, {str}, {int}, {int}, {str}, {str}, {str},
+    )
+]  # fmt: skip
 _PLACE = itemgetter("lon", "lat", "district")
-_NOWHERE: list[str] = []
 _NOTHING: list[str] = []
 
 _ACKNOWLEDGED = ["acknowledged_by", "acknowledged_ms"]
@@ -95,32 +97,88 @@ def chunks_of(prefix: str, alerts: Sequence[Alert], reject: Reject) -> Iterator[
 
 
 def _chunk(prefix: str, alerts: Sequence[Alert], reject: Reject) -> Chunk | None:
-    heads: list[Any] = []
-    hashes: list[bytes] = []
-    records: list[bytes] = []
     routes: dict[str, int] = {}
-    hash_prefix = f"{prefix}alert:"
-    nothing = f"{prefix}counters".encode()
-    for alert in alerts:
-        try:
-            head = _head(alert, routes)
-        except (Unfit, ValueError, KeyError, TypeError, AttributeError) as error:
-            reject(alert, reason(error))
-            continue
-        heads.append(head)
-        source = head[2][0]
-        # a record about no source leaves all sources alone: some key that is there anyway
-        hashes.append((hash_prefix + source).encode() if source else nothing)
-        records.append(alert[2])
+    heads = _usual_heads(alerts, routes)
+    records = [record for _, _, record in alerts]
+    if heads is None:
+        heads, records = [], []
+        routes.clear()
+        for alert in alerts:
+            try:
+                heads.append(_head(alert, routes))
+                records.append(alert[2])
+            except (Unfit, ValueError, KeyError, TypeError, AttributeError) as error:
+                reject(alert, reason(error))
     if not heads:
         return None
-    keys = [f"{prefix}{name}".encode() for name in FIXED_KEYS]
-    keys += [f"{prefix}route:{name}".encode() for name in routes]
-    keys += hashes
+    # a record about no source leaves all sources alone: some key that is there anyway
+    some = f"{prefix}counters"
+    before = f"{prefix}alert:"
+    names = [prefix + name for name in FIXED_KEYS]
+    names += [f"{prefix}route:{name}" for name in routes]
+    names += [before + head[2][0] if head[2][0] else some for head in heads]
+    keys = [name.encode() for name in names]
     encoded = orjson.dumps(heads)
     size = len(encoded) + sum(map(len, records)) + sum(map(len, keys))
     first, last = Position(*heads[0][:2]), Position(*heads[-1][:2])
     return Chunk(first, last, len(heads), size, keys, len(routes), encoded, records)
+
+
+def _usual_heads(alerts: Sequence[Alert], routes: dict[str, int]) -> list[Any] | None:
+    """Return the heads of alerts that all are changes of level with all fields, None if not.
+
+    The same as `_head` of each in a third of the time: checks go by columns.
+    """
+    fields: list[tuple[Any, ...]] = []
+    places: list[tuple[Any, ...]] = []
+    named: list[Any] = []
+    loads = orjson.loads
+    try:
+        for _, _, record in alerts:
+            found = loads(record)
+            fields.append(_FIELDS(found))
+            places.append(_PLACE(found["place"]))
+            named.append(found.get("routes"))
+        columns = list(zip(*fields, strict=True))
+        lon, lat, district = zip(*places, strict=True)
+        offset, index, _ = zip(*alerts, strict=True)
+        usual = (
+            all(map(frozenset.issuperset, _KINDS, [map(type, column) for column in columns]))
+            and set(map(type, lon)) == set(map(type, lat)) == {float}
+            and set(map(type, district)) == {str}
+            and LEVELS.issuperset(columns[3])
+            and TRANSITIONS.issuperset(columns[4])
+            and 0 < len(min(columns[0], key=len)) <= len(max(columns[0], key=len)) <= MOST_NAME
+            and 0 <= min(columns[1]) <= max(columns[1]) < MOST_MS
+            and -MOST_MS < min(columns[2]) <= max(columns[2]) < MOST_MS
+            and 0 <= min(offset) <= max(offset) < MOST_MS
+            and max(map(abs, lon)) <= 180
+            and max(map(abs, lat)) <= MOST_LATITUDE
+            and "returned" not in columns[10]
+        )
+        numbers = _numbers_of(named, routes)
+    except (Unfit, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if not usual:
+        return None
+    done = [_NOTHING] * len(fields)
+    gone = [_GONE.get(transition, _NOTHING) for transition in columns[4]]
+    place = zip(lon, lat, strict=True)
+    return list(
+        zip(offset, index, fields, numbers, place, district, done, gone, strict=True)
+    )
+
+
+def _numbers_of(named: Sequence[Any], routes: dict[str, int]) -> list[list[int]]:
+    """Return the numbers of each alert's routes; few combinations occur."""
+    known: dict[tuple[Any, ...], list[int]] = {}
+    numbers = []
+    for names in named:
+        key = tuple(names or DEFAULT_ROUTES)
+        if key not in known:
+            known[key] = _numbers(names or DEFAULT_ROUTES, routes)
+        numbers.append(known[key])
+    return numbers
 
 
 def reason(error: Exception) -> str:
@@ -131,37 +189,22 @@ def reason(error: Exception) -> str:
 
 
 def _head(alert: Alert, routes: dict[str, int]) -> tuple[Any, ...]:
-    """Return what router.lua unpacks; give new routes their numbers, from 1."""
+    """Return what router.lua unpacks, of any record; give new routes their numbers, from 1."""
     offset, index, record = alert
     found = orjson.loads(record)
-    gone = _NOTHING
-    done = _NOTHING
-    try:
-        fields = _FIELDS(found)
-        lon, lat, district = _PLACE(found["place"])
-        usual = tuple(map(type, fields)) in _USUAL and type(lon) is type(lat) is float
-    except (KeyError, TypeError):
-        usual = False
-    if not usual or fields[4] not in TRANSITIONS or not fields[0]:
-        fields, (lon, lat, district) = _unusual(found)
-        done = _done(found, fields[4])
+    fields, (lon, lat, district) = _fields(found)
     _, event_ms, score, level, transition = fields[:5]
     if level not in LEVELS:
         raise Unfit("level must be one of " + ", ".join(sorted(LEVELS)))
     if not (0 <= event_ms < MOST_MS and -MOST_MS < score < MOST_MS and 0 <= offset < MOST_MS):
         raise Unfit("event_ms, score and offset must be below 2 to the 53rd")
-    if transition in _GONE:
-        gone = _GONE[transition]
-    elif fields[10] == "returned":
-        gone = _SHELVED
+    gone = _GONE.get(transition, _NOTHING)
+    if fields[10] == "returned":
+        gone = gone + _SHELVED
     known = lon is not None and abs(lon) <= 180 and abs(lat) <= MOST_LATITUDE
-    named = found.get("routes") or DEFAULT_ROUTES
-    try:
-        numbers = [routes[name] for name in named]
-    except (KeyError, TypeError):
-        numbers = _numbers(named, routes)
-    place = [lon, lat] if known else _NOWHERE
-    return (offset, index, fields, numbers, place, district or "", done, gone)
+    numbers = _numbers(found.get("routes") or DEFAULT_ROUTES, routes)
+    place = (lon, lat) if known else _NOTHING
+    return (offset, index, fields, numbers, place, district, _done(found, transition), gone)
 
 
 def _numbers(named: Any, routes: dict[str, int]) -> list[int]:
@@ -172,8 +215,8 @@ def _numbers(named: Any, routes: dict[str, int]) -> list[int]:
     return [routes.setdefault(name, len(routes) + 1) for name in dict.fromkeys(named)]
 
 
-def _unusual(found: Any) -> tuple[tuple[Any, ...], tuple[Any, Any, str]]:
-    """Return the same of a record that lacks something: no episode, no source, no place."""
+def _fields(found: Any) -> tuple[tuple[Any, ...], tuple[Any, Any, str]]:
+    """Return the fields of a record that may lack some: no episode, no source, no place."""
     if not isinstance(found, dict):
         raise Unfit("must be an object")
     transition = _text("transition", found.get("transition"))
