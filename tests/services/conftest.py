@@ -1,0 +1,3 @@
+"""The servers that these tests run against."""
+
+from tests.services.fixtures import *  # noqa: F403
