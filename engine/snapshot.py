@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -34,6 +34,18 @@ _META = b"tocsin.snapshot"
 _LINE = 64
 
 Array = np.ndarray[Any, Any]
+
+
+class Place(NamedTuple):
+    """A file or folder: as people know it, its file system, and its path there."""
+
+    shown: str
+    filesystem: fs.FileSystem
+    path: str
+
+    def below(self, name: str) -> Place:
+        """Return the place of a file or folder in this folder."""
+        return Place(f"{self.shown}/{name}", self.filesystem, f"{self.path}/{name}")
 
 
 class Room:
@@ -80,7 +92,7 @@ class Frozen:
         """Return the bytes of all records."""
         return sum(array.nbytes for array in self.arrays.values())
 
-    def write(self, uri: str, *, offset: int | None = None) -> None:
+    def write(self, where: str | Place, *, offset: int | None = None) -> None:
         """Write a snapshot, whole or not at all; SnapshotError if it can't be written.
 
         `offset` is the position in the source of the log that it covers, exclusive.
@@ -89,7 +101,7 @@ class Frozen:
         meta["checksum"] = _checksum(meta, self.arrays.values())
         columns = {name: _one_binary(array) for name, array in self.arrays.items()}
         batch = pa.record_batch(columns).replace_schema_metadata({_META: orjson.dumps(meta)})
-        filesystem, path = place(uri)
+        shown, filesystem, path = place(where)
         part = f"{path}{PART}"
         try:
             with (
@@ -103,7 +115,7 @@ class Frozen:
         except (OSError, pa.ArrowException) as error:
             with suppress(OSError, pa.ArrowException):
                 filesystem.delete_file(part)
-            raise SnapshotError(f"{uri}: the snapshot can't be written: {error}") from error
+            raise SnapshotError(f"{shown}: the snapshot can't be written: {error}") from error
 
     def release(self) -> None:
         """Let the memory be used for the next; the arrays are no longer valid."""
@@ -207,29 +219,28 @@ def named(partition: int | None) -> str:
     return "the whole catalog" if partition is None else f"partition {partition}"
 
 
-def read_meta(uri: str) -> dict[str, Any]:
+def read_meta(where: str | Place) -> dict[str, Any]:
     """Return what a snapshot says of itself; its records are not looked at."""
-    return _read(uri, whole=False).meta
+    return _read(place(where), whole=False).meta
 
 
-def read(uri: str) -> Snapshot:
+def read(where: str | Place) -> Snapshot:
     """Read a snapshot and hold it against its checksum.
 
     Raises ``DamagedSnapshotError`` if it is torn, altered or none, ``SnapshotError`` if it is
     missing or of another format.
     """
-    return _read(uri, whole=True)
+    return _read(place(where), whole=True)
 
 
-def _read(uri: str, *, whole: bool) -> Snapshot:
-    filesystem, path = place(uri)
+def _read(where: Place, *, whole: bool) -> Snapshot:
+    uri, filesystem, path = where
     try:
         with filesystem.open_input_file(path) as source, pa.ipc.open_file(source) as reader:
             meta = orjson.loads((reader.schema.metadata or {})[_META])
             if meta["format"] != FORMAT:
-                raise SnapshotError(
-                    f"{uri}: format {meta['format']}, this version reads {FORMAT} alone"
-                )
+                problem = f"format {meta['format']}, this version reads {FORMAT} alone"
+                raise SnapshotError(f"{uri}: {problem}")
             checksum = meta.pop("checksum")
             if not whole:
                 return Snapshot(uri=uri, meta=meta, arrays={})
@@ -278,14 +289,17 @@ def _checksum(meta: Mapping[str, Any], parts: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def place(uri: str) -> tuple[fs.FileSystem, str]:
-    """Return the file system of a URI or a local path, and the path in it."""
+def place(where: str | Place) -> Place:
+    """Return the place of a URI or a local path."""
+    if isinstance(where, Place):
+        return where
     try:
-        if "://" in uri:
-            return fs.FileSystem.from_uri(uri)
-        return fs.LocalFileSystem(), str(Path(uri).absolute())
+        if "://" in where:
+            # what follows the question mark are options, perhaps secret ones
+            return Place(where.partition("?")[0].rstrip("/"), *fs.FileSystem.from_uri(where))
+        return Place(where, fs.LocalFileSystem(), str(Path(where).absolute()))
     except (pa.ArrowException, OSError) as error:
-        raise SnapshotError(f"{uri}: not a place for a snapshot: {error}") from error
+        raise SnapshotError(f"{where}: not a place for a snapshot: {error}") from error
 
 
 def make_durable(filesystem: fs.FileSystem, path: str) -> None:
