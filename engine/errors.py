@@ -108,5 +108,13 @@ class SnapshotError(InputError):
     """A snapshot that can't be restored: damaged, of another catalog, rules, or format."""
 
 
+class DamagedSnapshotError(SnapshotError):
+    """A snapshot that is torn or altered, or no snapshot at all."""
+
+
+class ForeignSnapshotError(SnapshotError):
+    """A whole snapshot of another catalog, other rules or another partition."""
+
+
 class OutputError(TocsinError):
     """A result that can't be written."""

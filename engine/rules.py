@@ -86,6 +86,11 @@ class Rules(Section):
         text = json.dumps(meaning, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
+    @cached_property
+    def text(self) -> str:
+        """The TOML text that the rules were read from; empty for rules that were made otherwise."""
+        return ""
+
     def profile_name(self, quantity: str, category: str) -> str | None:
         """Return the profile that watches a quantity at the sources of a category."""
         named = self._watchers.get((quantity, category))

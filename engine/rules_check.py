@@ -46,6 +46,7 @@ def parse(text: str, *, file: str) -> Rules:
     found = _Search(document)
     rules = found.rules()
     if rules is not None and not found.problems:
+        vars(rules)["text"] = text
         return rules
     faults = [
         Fault(

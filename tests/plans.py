@@ -131,7 +131,7 @@ def make_plan(
     return SimpleNamespace(
         catalog=catalog,
         digest="0" * 32,
-        rules=SimpleNamespace(digest="0" * 32, time=SimpleNamespace(zone=lambda: UTC)),
+        rules=SimpleNamespace(digest="0" * 32, text="", time=SimpleNamespace(zone=lambda: UTC)),
         params=params,
         row=row,
         window_params=np.concatenate([*windows, np.zeros(0, WINDOW_PARAMS)]),

@@ -1,0 +1,186 @@
+"""What `tocsin snapshot ls`, `show` and `verify` print, and the rows behind it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from engine import snapshot
+from engine.errors import SnapshotError
+from engine.snapshots import FOLDER, SUFFIX, Candidate, SnapshotStore
+from kernels.layout import COUNT_NAMES
+
+FAULTY = 3
+"""Exit code where a snapshot is no good."""
+
+
+def rows(uri: str) -> list[dict[str, Any]]:
+    """Return a row for each snapshot of a store; their records are not read."""
+    store = SnapshotStore(uri)
+    return [_row(each) for number in store.partitions() for each in store.latest(number)]
+
+
+def facts(uri: str) -> dict[str, Any]:
+    """Return what a snapshot holds; of a store or a partition's folder, of the newest in it.
+
+    Raises SnapshotError if it is missing or damaged.
+    """
+    found = snapshot.read(_newest(uri))
+    meta, clock = found.meta, found.clock[0]
+    return {
+        "uri": found.uri,
+        **{key: meta[key] for key in ("partition", "offset", "position", "catalog", "rules")},
+        "watermark_ms": int(clock["watermark_ms"]),
+        "tick_ms": int(clock["tick_ms"]),
+        "counts": dict(zip(COUNT_NAMES, clock["counts"].tolist(), strict=True)),
+        "bytes": {name: len(array) for name, array in found.arrays.items()},
+        "extra": meta["extra"],
+        "rules_text": meta["rules_text"],
+    }
+
+
+def checked(uri: str) -> list[dict[str, Any]]:
+    """Read snapshots whole, of a store all; return their rows with what is wrong with each."""
+    if uri.endswith(SUFFIX):
+        return [{"uri": uri, "problem": _problem(uri)}]
+    return [{**row, "problem": _problem(row["uri"])} for row in rows(uri)]
+
+
+def ls(uri: str, as_json: bool) -> int:
+    """List the snapshots of a store."""
+    found = rows(uri)
+    if as_json:
+        _print_json(found)
+        return 0
+    if not found:
+        raise SnapshotError(f"{uri}: no snapshots here")
+    console = _console()
+    console.print(_table(found))
+    for row in found:
+        if row["problem"]:
+            console.print(escape(row["problem"]), style="red")
+    return 0
+
+
+def show(uri: str, as_json: bool) -> int:
+    """Print what a snapshot holds."""
+    found = facts(uri)
+    if as_json:
+        _print_json(found)
+        return 0
+    console = _console()
+    of = snapshot.named(found["partition"])
+    console.print(f"[bold]{escape(found['uri'])}[/bold]: {of}")
+    if found["offset"] is not None:
+        console.print(f"covers the log before offset {found['offset']:,}")
+    console.print(
+        f"{found['position']:,} records taken, event time {_time(found['watermark_ms'])}, "
+        f"newest tick {_time(found['tick_ms'])}"
+    )
+    console.print(f"catalog {found['catalog']}, rules {found['rules']}")
+    counts = {name: n for name, n in found["counts"].items() if n}
+    console.print(", ".join(f"{name} {n:,}" for name, n in counts.items()) or "no readings yet")
+    n_bytes = sum(found["bytes"].values())
+    console.print(f"{n_bytes / 1e6:,.1f} MB of records; --json shows the rules, too")
+    return 0
+
+
+def verify(uri: str, as_json: bool) -> int:
+    """Read snapshots whole and say which are no good."""
+    found = checked(uri)
+    bad = [row for row in found if row["problem"]]
+    if as_json:
+        _print_json(found)
+    else:
+        if not found:
+            raise SnapshotError(f"{uri}: no snapshots here")
+        for row in found:
+            print(row["problem"] or f"{row['uri']}: whole")
+    return FAULTY if bad else 0
+
+
+def _problem(uri: str) -> str | None:
+    try:
+        snapshot.read(uri)
+    except SnapshotError as error:
+        return error.problem
+    return None
+
+
+def _row(candidate: Candidate) -> dict[str, Any]:
+    written = candidate.written
+    row: dict[str, Any] = {
+        "partition": candidate.partition,
+        "offset": candidate.offset,
+        "bytes": candidate.n_bytes,
+        "written": None if written is None else written.isoformat(timespec="seconds"),
+        "position": None,
+        "catalog": None,
+        "rules": None,
+        "uri": candidate.uri,
+        "problem": None,
+    }
+    try:
+        meta = snapshot.read_meta(candidate.place)
+        row.update({key: meta[key] for key in ("position", "catalog", "rules")})
+    except SnapshotError as error:
+        row["problem"] = error.problem
+    return row
+
+
+def _newest(uri: str) -> snapshot.Place:
+    """Return the snapshot that a URI names, or the newest in a store or a partition's folder."""
+    where = snapshot.place(uri)
+    if uri.endswith(SUFFIX) or where.filesystem.get_file_info(where.path).is_file:
+        return where  # a replay's snapshot has the name that its user gave it
+    match = FOLDER.fullmatch(PurePosixPath(uri).name)
+    if match:
+        store = SnapshotStore(uri.rstrip("/")[: -len(match[0]) - 1])
+        numbers = [int(match[1])]
+    else:
+        store = SnapshotStore(uri)
+        numbers = store.partitions()
+    found = [candidate for number in numbers for candidate in store.latest(number)]
+    if found:
+        beginning = datetime.fromtimestamp(0, UTC)
+        return max(found, key=lambda each: (each.written or beginning, each.offset)).place
+    raise SnapshotError(f"{uri}: no snapshots here")
+
+
+def _table(found: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("partition", "offset", "MB", "written", "records", "rules", "catalog"):
+        right = name in ("partition", "offset", "MB", "records")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for row in found:
+        table.add_row(
+            str(row["partition"]),
+            f"{row['offset']:,}",
+            f"{row['bytes'] / 1e6:,.1f}",
+            row["written"] or "",
+            "" if row["position"] is None else f"{row['position']:,}",
+            (row["rules"] or "")[:12],
+            (row["catalog"] or "")[:12],
+        )
+    return table
+
+
+def _time(event_ms: int) -> str:
+    if event_ms < 0:
+        return "none"
+    return datetime.fromtimestamp(event_ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _console() -> Console:
+    # a pipe gets whole lines, a terminal wraps them itself
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _print_json(content: Any) -> None:
+    print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())

@@ -1,0 +1,273 @@
+"""A store of snapshots: those of every partition, newest first, and the catalogs they speak of.
+
+    URI/partition-0003/00000000000012345678.snapshot   covers the log before offset 12345678
+    URI/catalog-<digest>.catalog                       what the indices in its snapshots mean
+
+An old snapshot goes only once a newer one was read back and found whole.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import fs
+
+from engine import snapshot
+from engine.catalog import Catalog
+from engine.catalog_file import write_columns
+from engine.errors import CatalogError, ForeignSnapshotError, OutputError, SnapshotError
+from engine.pipeline import Pipeline
+from engine.snapshot import PART, Frozen, Place, Snapshot, make_durable, place
+
+KEEP = 2
+SUFFIX = ".snapshot"
+FOLDER = re.compile(r"partition-(\d{4,})")
+_NAME = re.compile(r"(\d{20})\.snapshot")
+
+
+class Candidate(NamedTuple):
+    """A file that should be a snapshot; nothing was read of it yet."""
+
+    partition: int
+    offset: int
+    """Position in the partition's log of the first message that it does not cover."""
+    place: Place
+    n_bytes: int
+    written: datetime | None
+
+    @property
+    def uri(self) -> str:
+        """Return where it is, as people know it."""
+        return self.place.shown
+
+
+class Skipped(NamedTuple):
+    """A snapshot that is no good, and why."""
+
+    candidate: Candidate
+    why: str
+
+
+class Found(NamedTuple):
+    """The newest whole snapshot of a partition, and the newer ones that were passed over."""
+
+    candidate: Candidate
+    snapshot: Snapshot
+    skipped: list[Skipped]
+
+
+class Restored(NamedTuple):
+    """Where the log goes on, and what was passed over."""
+
+    offset: int
+    extra: dict[str, Any]
+    candidate: Candidate
+    skipped: list[Skipped]
+
+
+class SnapshotStore:
+    """The snapshots below one URI (a local folder, s3://, gs://, hdfs://).
+
+    Each partition has one writer at a time; different partitions may be written from different
+    threads and processes.
+    """
+
+    def __init__(self, uri: str, keep: int = KEEP) -> None:
+        if keep < 1:
+            raise SnapshotError(f"{uri}: at least 1 snapshot of a partition must stay, got {keep}")
+        self.keep = keep
+        self.root = place(uri if "?" in uri else uri.rstrip("/"))
+        self._kept_catalogs: set[str] = set()
+        self._no_good: set[str] = set()
+
+    @property
+    def uri(self) -> str:
+        """Return where the store is, as people know it."""
+        return self.root.shown
+
+    def write(self, frozen: Frozen, offset: int) -> Candidate:
+        """Write a partition's snapshot, read it back, and let the oldest ones go.
+
+        `offset` is the position in the log of the first message that it does not cover. Raises
+        SnapshotError if it can't be written or is not whole then; what was there before stays.
+        """
+        partition = frozen.meta["partition"]
+        if partition is None:
+            raise SnapshotError(f"{self.uri}: holds snapshots of partitions, not of whole catalogs")
+        self.keep_catalog(frozen.plan.catalog)
+        folder = self._folder(partition)
+        self._make_folder(folder)
+        self._sweep(folder)
+        where = folder.below(f"{offset:020}{SUFFIX}")
+        frozen.write(where, offset=offset)
+        try:
+            snapshot.read(where)
+        except SnapshotError:
+            _delete(where)
+            raise
+        self._no_good.discard(where.path)
+        self._prune(partition, offset)
+        entry = where.filesystem.get_file_info(where.path)
+        return Candidate(partition, offset, where, entry.size or 0, entry.mtime)
+
+    def latest(self, partition: int) -> list[Candidate]:
+        """Return what should be snapshots of a partition, the newest first."""
+        found = []
+        folder = self._folder(partition)
+        for entry in self._entries(folder):
+            match = _NAME.fullmatch(entry.base_name)
+            if match and entry.is_file:
+                where = folder.below(entry.base_name)
+                size = entry.size or 0
+                found.append(Candidate(partition, int(match[1]), where, size, entry.mtime))
+        return sorted(found, key=lambda candidate: -candidate.offset)
+
+    def find(self, partition: int, *, end: int | None = None) -> Found | None:
+        """Return the newest whole snapshot of a partition; None where there never was one.
+
+        One that covers more than the log has, up to `end`, is of another log and is passed over.
+        Raises SnapshotError where there are snapshots but none is any good.
+        """
+        skipped: list[Skipped] = []
+        for candidate in self.latest(partition):
+            try:
+                if end is not None and candidate.offset > end:
+                    why = f"it covers the log up to {candidate.offset}, but that ends at {end}"
+                    raise SnapshotError(f"{candidate.uri}: {why}")
+                return Found(candidate, snapshot.read(candidate.place), skipped)
+            except SnapshotError as error:
+                skipped.append(Skipped(candidate, error.problem))
+                self._no_good.add(candidate.place.path)
+        if not skipped:
+            return None
+        reasons = "; ".join(skip.why for skip in skipped)
+        raise SnapshotError(
+            f"{self.uri}: no snapshot of partition {partition} is any good; "
+            f"move its folder away to begin its log anew ({reasons})"
+        )
+
+    def restore(self, pipeline: Pipeline, *, end: int | None = None) -> Restored | None:
+        """Give a pipeline the state of its partition's newest whole snapshot; as `find`.
+
+        Raises ForeignSnapshotError for one of another catalog or under other rules; `find` it and
+        use `engine.carry` to keep what remains meaningful.
+        """
+        assert pipeline.partition is not None
+        found = self.find(pipeline.partition, end=end)
+        if found is None:
+            return None
+        refuse_other_catalog(found, pipeline.plan.catalog.digest)
+        extra = snapshot.restore(found.snapshot, pipeline)
+        return Restored(found.candidate.offset, extra, found.candidate, found.skipped)
+
+    def partitions(self) -> list[int]:
+        """Return the partitions that have a folder."""
+        names = [FOLDER.fullmatch(entry.base_name) for entry in self._entries(self.root)]
+        return sorted(int(match[1]) for match in names if match)
+
+    def keep_catalog(self, catalog: Any) -> None:
+        """Keep a copy of a catalog, so that snapshots that speak of it can be read without it."""
+        digest = catalog.digest
+        if digest in self._kept_catalogs or not isinstance(catalog, Catalog):
+            return
+        where = self._catalog(digest)
+        try:
+            if where.filesystem.get_file_info(where.path).type == fs.FileType.NotFound:
+                self._make_folder(self.root)
+                with tempfile.TemporaryDirectory() as folder:
+                    local = Path(folder) / "catalog"
+                    write_columns(local, catalog.columns, catalog.meta)
+                    _upload(local, where)
+        except (OSError, OutputError, pa.ArrowException) as error:
+            raise SnapshotError(f"{where.shown}: the catalog can't be kept: {error}") from error
+        self._kept_catalogs.add(digest)
+
+    def open_catalog(self, digest: str) -> Catalog:
+        """Open the copy of a catalog. Raises SnapshotError if there is none, or not whole."""
+        where = self._catalog(digest)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                local = Path(folder) / "catalog"
+                fs.copy_files(
+                    where.path,
+                    str(local),
+                    source_filesystem=where.filesystem,
+                    destination_filesystem=fs.LocalFileSystem(),
+                )
+                catalog = Catalog.open(local)  # mapped: it stays when the folder goes
+            catalog.verify()
+        except (OSError, pa.ArrowException, CatalogError) as error:
+            problem = f"{where.shown}: no whole copy of the catalog: {error}"
+            raise SnapshotError(problem) from error
+        return catalog
+
+    def _prune(self, partition: int, newest: int) -> None:
+        """Delete what is no good, and of what is older than the newest all but the ones to keep."""
+        listed = self.latest(partition)
+        no_good = [c for c in listed if c.place.path in self._no_good]
+        older = [c for c in listed if c.offset < newest and c not in no_good]
+        for candidate in (*no_good, *older[self.keep - 1 :]):
+            _delete(candidate.place)
+
+    def _sweep(self, folder: Place) -> None:
+        """Delete what a writer that was killed left behind."""
+        for entry in self._entries(folder):
+            if entry.base_name.endswith(PART):
+                _delete(folder.below(entry.base_name))
+
+    def _entries(self, folder: Place) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(folder.path, allow_not_found=True)
+        try:
+            return list(folder.filesystem.get_file_info(selector))
+        except (OSError, pa.ArrowException) as error:
+            raise SnapshotError(f"{folder.shown}: can't be listed: {error}") from error
+
+    def _make_folder(self, folder: Place) -> None:
+        try:
+            folder.filesystem.create_dir(folder.path, recursive=True)
+        except (OSError, pa.ArrowException) as error:
+            raise SnapshotError(f"{folder.shown}: the folder can't be made: {error}") from error
+
+    def _folder(self, partition: int) -> Place:
+        return self.root.below(f"partition-{partition:04}")
+
+    def _catalog(self, digest: str) -> Place:
+        return self.root.below(f"catalog-{digest}.catalog")
+
+
+def refuse_other_catalog(found: Found, digest: str) -> None:
+    """Raise ForeignSnapshotError, which says what to do, unless a snapshot is of a catalog."""
+    theirs = found.snapshot.meta["catalog"]
+    if theirs != digest:
+        raise ForeignSnapshotError(
+            f"{found.candidate.uri}: the state of catalog {theirs}, but this is catalog {digest}: "
+            "go back to that catalog, or adopt this one (adopt_catalog) to keep the state of the "
+            "sensors that are in both"
+        )
+
+
+def _delete(where: Place) -> None:
+    with suppress(OSError, pa.ArrowException):  # whoever comes next tries again
+        where.filesystem.delete_file(where.path)
+
+
+def _upload(local: Path, where: Place) -> None:
+    part = where._replace(path=f"{where.path}{PART}")
+    try:
+        fs.copy_files(
+            str(local),
+            part.path,
+            source_filesystem=fs.LocalFileSystem(),
+            destination_filesystem=where.filesystem,
+        )
+        make_durable(where.filesystem, part.path)
+        where.filesystem.move(part.path, where.path)
+    except (OSError, pa.ArrowException):
+        _delete(part)
+        raise
