@@ -57,7 +57,9 @@ def make_city(folder: Path, n_sensors: int, n_partitions: int) -> Catalog:
     return Catalog.open(compiled)
 
 
-def log_of(catalog: Catalog, n_readings: int, *, rows: int = wire.ROWS) -> Iterator[tuple[int, Any]]:
+def log_of(
+    catalog: Catalog, n_readings: int, *, rows: int = wire.ROWS
+) -> Iterator[tuple[int, Any]]:
     """Yield (partition, readings or tick message): full messages, ticks each second of event time.
 
     Sensors come in random order; about one reading in a thousand makes an alert.

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.carry import carry
 from engine.errors import RulesError
-from engine.messages import Batch, Rejected, decode_messages
+from engine.messages import Batch, Control, Rejected, decode_messages
 from engine.pipeline import Pipeline, warm_up
 from engine.plan import Plan, compile_plan
 from engine.rules import Rules
+from engine.snapshot import Frozen, Room, freeze, restore
+from engine.snapshots import SnapshotStore, refuse_other_catalog
 from engine.state import State
 
 
@@ -29,14 +30,11 @@ class NewRules(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    steps: list
-    rejected: list
+    """A fetch decoded: what the line takes, what it can't, and rules that come into force in it."""
+
+    steps: list[Batch | Control]
+    rejected: list[Rejected]
     rules: list[str]
-
-
-class Found(NamedTuple):
-    offset: int | None
-    notes: list[str]
 
 
 class Alert(NamedTuple):
@@ -122,13 +120,28 @@ class PartitionLine:
         )
         return Decoded(steps, rejected, [])
 
-    def restore(self, store):
-        return Found(None, [])
+    def freeze(self, room: Room | None = None) -> Frozen:
+        """Copy the state, to be written while the line goes on."""
+        return freeze(self.pipeline, room=room)
 
-    def freeze(self):
-        class F:
-            n_bytes = 0
-        return F
+    def restore(self, store: SnapshotStore, end: int | None = None) -> list[str]:
+        """Take up the newest whole snapshot, under the rules that it was made with.
+
+        Without any, the line stays as it is and ``next_offset`` None. ``end`` is where the log
+        ends, if that is known. Return what people should know; raises ``SnapshotError`` where
+        there are snapshots but none is any good.
+        """
+        found = store.find(self.partition, end=end)
+        if found is None:
+            return []
+        refuse_other_catalog(found, self.plans.catalog.digest)
+        digest = self.plans.compile(found.snapshot.meta["rules_text"])
+        self.pipeline = self.plans.pipeline(digest, self.partition)
+        restore(found.snapshot, self.pipeline)
+        self.next_offset = found.candidate.offset
+        return [
+            f"{skipped.candidate.uri} was passed over: {skipped.why}" for skipped in found.skipped
+        ]
 
     def take(self, offsets: Sequence[int], decoded: Decoded) -> Outcome:
         """Take the next messages of the log, which stand at ``offsets``."""
@@ -155,7 +168,7 @@ class PartitionLine:
         records = self.pipeline.records.encode(transitions)
         out.kinds += zip(transitions["level"].tolist(), transitions["kind"].tolist(), strict=True)
         ids = self.plans.catalog.source_id
-        keys = [ids[s].as_py().encode() for s in transitions['source'].tolist()]
+        keys = [ids[s].as_py().encode() for s in transitions["source"].tolist()]
         place = transitions["position"] - begun
         message = np.searchsorted(batch.starts, place, side="right") - 1
         first = np.searchsorted(message, message, side="left")

@@ -10,18 +10,15 @@ Faust carries messages and membership. State, event time and offsets are the own
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import faust
 from faust.types import TP
-from yarl import URL
 
-from topologies.kafka import faust_credentials
+from topologies.kafka_client import faust_arguments
 from topologies.settings import Settings
-from topologies.transport import CoalescingScheduler, Fetch, FetchSchema, Transport
+from topologies.transport import CoalescingScheduler, FetchSchema, Transport
 from topologies.worker import Worker
 
 BUFFERED_FETCHES = 2
@@ -50,11 +47,14 @@ class ReadingsLog:
     def __init__(self, app: App, topic: str) -> None:
         self._app, self._topic = app, topic
 
-    async def earliest(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Return the first offset that each partition still has."""
+    async def bounds(self, partitions: Sequence[int]) -> Mapping[int, tuple[int, int | None]]:
+        """Return the first offset of each partition, and the one after its last if known."""
         tps = [TP(self._topic, partition) for partition in partitions]
-        found = await self._app.consumer.earliest_offsets(*tps)
-        return {tp.partition: offset for tp, offset in found.items()}
+        first = await self._app.consumer.earliest_offsets(*tps)
+        ends: dict[Any, int] = {}
+        if self._app.worker.idempotent:  # the embedded broker gives a wrong end
+            ends = dict(await self._app.consumer.highwaters(*tps))
+        return {tp.partition: (first[tp], ends.get(tp)) for tp in tps}
 
     async def reread(self, partition: int, offset: int) -> int:
         """Seek; return the epoch from which on fetches come of it."""
@@ -66,16 +66,13 @@ class ReadingsLog:
         return await self._app.consumer.commit_positions(tps)
 
 
-def create_app(settings: Settings, **worker_options: Any) -> App:
+def create_app(settings: Settings) -> App:
     """Return the app of a worker; nothing is opened or connected yet."""
-    brokers = [URL(f"aiokafka://{broker}") for broker in settings.kafka_brokers]
     app = App(
         settings.group,
-        broker=brokers,
-        broker_credentials=faust_credentials(settings),
+        **faust_arguments(settings),
         ConsumerScheduler=CoalescingScheduler,
         autodiscover=False,
-        web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
         stream_buffer_maxsize=BUFFERED_FETCHES,
@@ -85,8 +82,6 @@ def create_app(settings: Settings, **worker_options: Any) -> App:
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=settings.fetch_max_bytes,
         consumer_group_instance_id=settings.instance,
-        broker_session_timeout=settings.session_timeout_s,
-        broker_heartbeat_interval=settings.heartbeat_s,
         broker_request_timeout=max(90.0, 2 * settings.session_timeout_s),
     )
     app.transport = Transport(app.conf.broker_consumer, app)
@@ -95,7 +90,11 @@ def create_app(settings: Settings, **worker_options: Any) -> App:
     async def commit(tp: TP, offset: int) -> None:
         await app.consumer.commit_positions({tp: offset})
 
-    worker = app.worker = Worker(settings, ReadingsLog(app, readings), commit, **worker_options)
+    async def seek_first(tp: TP) -> int:
+        first = await app.consumer.earliest_offsets(tp)
+        return await app.consumer.reread(tp, first[tp])
+
+    worker = app.worker = Worker(settings, ReadingsLog(app, readings), commit, seek_first)
 
     def positions(assigned: set[TP]) -> Mapping[TP, int]:
         at = {TP(readings, p): offset for p, offset in worker.positions().items()}
@@ -147,6 +146,3 @@ def _agent(app: App, topic: str, take: Any) -> None:
                 raise
 
     app.agent(channel, name=f"take {topic}")(agent)
-
-
-_ = (asyncio, time, Fetch)

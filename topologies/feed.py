@@ -93,9 +93,7 @@ def _slices(feed: Feed, catalog: Catalog) -> Iterator[Readings]:
                 continue
             if offset_ms is None:
                 offset_ms = int(time.time() * 1000) - int(chunk.event_ms[0])
-            moved = Readings(
-                chunk.sensor, chunk.event_ms + offset_ms, chunk.value, chunk.quality
-            )
+            moved = Readings(chunk.sensor, chunk.event_ms + offset_ms, chunk.value, chunk.quality)
             last_ms = int(moved.event_ms.max())
             yield from _cut(moved, feed)
         if not feed.loop:
@@ -169,9 +167,7 @@ class _Sender:
             await self._put(partition, tick_message(second))
 
     async def _put(self, partition: int, message: bytes) -> None:
-        self._in_flight.append(
-            await self._producer.send(self._topic, message, partition=partition)
-        )
+        self._in_flight.append(await self._producer.send(self._topic, message, partition=partition))
         self.sent.messages += 1
         if len(self._in_flight) >= _MOST_IN_FLIGHT:
             waiting, self._in_flight = self._in_flight, []

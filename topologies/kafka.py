@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import faust
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnsupportedVersionError
 
 from engine.errors import TocsinError
-from topologies.security import client_tls
+from topologies.kafka_client import kafka_arguments
 from topologies.settings import Settings
 
 MAX_BATCH_BYTES = 1 << 19
@@ -23,51 +21,10 @@ class BrokerError(TocsinError):
     """Kafka can't be reached, or its topics are not as they must be."""
 
 
-def client_args(settings: Settings) -> dict[str, Any]:
-    """Return what every client of aiokafka is told."""
-    args: dict[str, Any] = {
-        "bootstrap_servers": list(settings.kafka_brokers),
-        "security_protocol": settings.kafka_security.upper(),
-        "ssl_context": kafka_ssl(settings),
-    }
-    if settings.kafka_security.startswith("sasl"):
-        args |= {
-            "sasl_mechanism": settings.kafka_sasl_mechanism,
-            "sasl_plain_username": settings.kafka_user,
-            "sasl_plain_password": settings.secret("kafka_password"),
-        }
-    return args
-
-
-def kafka_ssl(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS to speak with the brokers, None where none is asked for."""
-    if not settings.kafka_security.endswith("ssl"):
-        return None
-    return client_tls(
-        settings.kafka_ca_file,
-        settings.kafka_cert_file,
-        settings.kafka_key_file,
-        settings.secret("kafka_key_password"),
-    )
-
-
-def faust_credentials(settings: Settings) -> Any:
-    """Return the same for Faust."""
-    context = kafka_ssl(settings)
-    if settings.kafka_security.startswith("sasl"):
-        return faust.SASLCredentials(
-            username=settings.kafka_user,
-            password=settings.secret("kafka_password"),
-            ssl_context=context,
-            mechanism=settings.kafka_sasl_mechanism,
-        )
-    return None if context is None else faust.SSLCredentials(context)
-
-
 def new_producer(settings: Settings, *, idempotent: bool = True, **more: Any) -> AIOKafkaProducer:
     """Return a producer, not started, whose messages are acknowledged by all replicas."""
     return AIOKafkaProducer(
-        **client_args(settings),
+        **kafka_arguments(settings),
         acks="all",
         enable_idempotence=idempotent,
         max_batch_size=MAX_BATCH_BYTES,
@@ -80,7 +37,7 @@ def new_consumer(settings: Settings, *topics: str, **more: Any) -> AIOKafkaConsu
     """Return a consumer of committed messages, not started, in no group unless given one."""
     return AIOKafkaConsumer(
         *topics,
-        **client_args(settings),
+        **kafka_arguments(settings),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
@@ -107,7 +64,7 @@ async def ensure_topics(
 
     Raises ``BrokerError`` where one is there with another number of partitions.
     """
-    admin = AIOKafkaAdminClient(**client_args(settings))
+    admin = AIOKafkaAdminClient(**kafka_arguments(settings))
     try:
         await admin.start()
     except KafkaError as error:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from engine.errors import SnapshotError, TocsinError
 from engine.partition import Outcome, PartitionLine, Plans
+from engine.snapshot import Room
 from engine.snapshots import SnapshotStore
 from topologies.publisher import Publisher
 from topologies.transport import Fetch
@@ -27,8 +28,8 @@ from topologies.transport import Fetch
 class Log(Protocol):
     """What an owner asks of the consumer of the readings."""
 
-    async def earliest(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Return the first offset that each partition still has."""
+    async def bounds(self, partitions: Sequence[int]) -> Mapping[int, tuple[int, int | None]]:
+        """Return the first offset of each partition, and the one after its last if known."""
 
     async def reread(self, partition: int, offset: int) -> int:
         """Seek; return the epoch from which on fetches come of it."""
@@ -91,6 +92,7 @@ class Owner:
         self._on_rejects = on_rejects
         self.owned: dict[int, Owned] = {}
         self._kept: dict[int, Owned] = {}
+        self._room = Room()
         self._saving = asyncio.Lock()
         self._handing_over = asyncio.Lock()
 
@@ -159,22 +161,24 @@ class Owner:
             self._kept.clear()
             if fresh:
                 await self.publisher.adopt(fresh)
-                earliest = await self.log.earliest(fresh)
+                bounds = await self.log.bounds(fresh)
                 for partition in fresh:
-                    self.owned[partition] = await self._restored(partition, earliest[partition])
+                    await self._restored(partition, *bounds[partition])
 
-    async def _restored(self, partition: int, earliest: int) -> Owned:
+    async def _restored(self, partition: int, earliest: int, end: int | None) -> None:
         begun = time.perf_counter()
         line = PartitionLine(self.plans, self.rules, partition)
-        found = await asyncio.to_thread(line.restore, self.store)
-        if line.next_offset is None:
+        notes = await asyncio.to_thread(line.restore, self.store, end)
+        offset = line.next_offset
+        if offset is None:
             line.next_offset = earliest
-        elif line.next_offset < earliest:
-            self.watcher.gap(partition, line.next_offset, earliest)
+        elif offset < earliest:
+            self.watcher.gap(partition, offset, earliest)
             line.next_offset = earliest
-        offset = None if found.offset is None else line.next_offset
-        self.watcher.restored(partition, offset, time.perf_counter() - begun, found.notes)
-        return Owned(line, saved_offset=-1 if offset is None else offset, saved_at=time.monotonic())
+        owned = Owned(line, saved_offset=-1 if offset is None else offset)
+        owned.saved_at = time.monotonic()
+        self.owned[partition] = owned
+        self.watcher.restored(partition, offset, time.perf_counter() - begun, notes)
 
     async def release(self, generation: int) -> None:
         """Hand everything over: what comes after the snapshots is the next owners' to take."""
@@ -205,17 +209,19 @@ class Owner:
             if offset is None or offset == owned.saved_offset:
                 return
             begun = time.perf_counter()
-            frozen = owned.line.freeze()
+            frozen = owned.line.freeze(self._room)
             pause_s = time.perf_counter() - begun
-            # never a snapshot of what is not in the alerts topic yet
-            await self.publisher.flush([partition])
             try:
-                await asyncio.to_thread(self.store.write, frozen, offset)
+                # never a snapshot of what is not in the alerts topic yet
+                await self.publisher.flush([partition])
+                written = await asyncio.to_thread(self.store.write, frozen, offset)
             except (SnapshotError, OSError) as error:
                 self.watcher.not_saved(partition, error)
                 return
+            finally:
+                frozen.release()
             owned.saved_offset = offset
             seconds = time.perf_counter() - begun
-            self.watcher.saved(partition, offset, pause_s, seconds, frozen.n_bytes)
+            self.watcher.saved(partition, offset, pause_s, seconds, written.n_bytes)
         with contextlib.suppress(asyncio.CancelledError):
             await self.log.commit({partition: offset})

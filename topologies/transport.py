@@ -104,8 +104,11 @@ class CoalescingScheduler:
                 continue
             last = messages[-1]
             fetch = Fetch(TP(tp.topic, tp.partition), messages, self.epoch)
-            yield tp, _Coalesced(
-                tp.topic, tp.partition, last.offset, last.timestamp, last.timestamp_type, fetch
+            yield (
+                tp,
+                _Coalesced(
+                    tp.topic, tp.partition, last.offset, last.timestamp, last.timestamp_type, fetch
+                ),
             )
 
 
@@ -185,4 +188,3 @@ class Transport(driver.Transport):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.positions: Positions = lambda assigned: {}
-

@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from faust.types import TP
+
 from engine.catalog import Catalog
 from engine.partition import Outcome, Plans
 from engine.readings import tick_message
@@ -19,6 +21,8 @@ from topologies.logs import logger
 from topologies.metrics import Metrics
 from topologies.owner import Log, Owner
 from topologies.publisher import Publisher, parse_at
+from topologies.redis_client import RedisLink, connect
+from topologies.router import Backoff, FenceBehind, Router, Watch
 from topologies.settings import Settings
 from topologies.transport import Fetch
 
@@ -32,14 +36,17 @@ WARN_EVERY_S = 5.0
 class Worker:
     """Everything of a worker but the consumer, which is Faust's."""
 
-    def __init__(self, settings: Settings, readings: Log, commit: Any) -> None:
+    def __init__(self, settings: Settings, readings: Log, commit: Any, seek_first: Any) -> None:
         settings.required("catalog", "rules")
-        self.settings, self._readings, self._commit = settings, readings, commit
+        self.settings, self._readings = settings, readings
+        self._commit, self._seek_first = commit, seek_first
         self.metrics = Metrics(stall_after_s=settings.stall_after_s, ticks=settings.tick_s > 0)
         self.owner: Owner | None = None
         self.checked = False
-        self.router: Any = None
-        self._committed_at: dict[str, float] = {}
+        self.router: Router | None = None
+        self._committed_at: dict[TP, float] = {}
+        self._alerts_next: dict[TP, int] = {}
+        self._alerts_epoch: dict[TP, int] = {}
         self._warned_at: dict[str, float] = {}
 
     # --- life -----------------------------------------------------------------------------------
@@ -96,9 +103,20 @@ class Worker:
         )
         self.controls = ControlRecords(self.catalog, self.plans)
         if settings.router:
-            from topologies.router import connect
-
-            self.router = await connect(settings, self.metrics, self._warn)
+            link = RedisLink.of(settings)
+            self.router = Router(
+                connect(link),
+                prefix=link.key_prefix,
+                max_stream=link.max_stream,
+                backoff=Backoff(cap_s=link.retry_max_s),
+                watch=Watch(
+                    on_down=self._redis_down,
+                    on_up=self._redis_up,
+                    on_flush=self._redis_flushed,
+                    on_reject=self._redis_reject,
+                    on_resend=self._redis_resend,
+                ),
+            )
         log.info("started", catalog=self.catalog.digest, rules=self.rules)
 
     async def stop(self) -> None:
@@ -137,10 +155,16 @@ class Worker:
 
     async def release(self, generation: int) -> None:
         """Hand over every partition of the readings; a rebalance may bring them back."""
-        if self.owner is not None:
-            for partition in list(self.owner.owned):
-                self.metrics.disown(partition)
-            await self.owner.release(generation)
+        if self.owner is None:
+            return
+        for partition in list(self.owner.owned):
+            self.metrics.disown(partition)
+        await self.owner.release(generation)
+        for tp, offset in self._alerts_next.items():
+            await self._commit(tp, offset)
+            if self.router is not None:
+                self.router.forget(tp.partition)
+        self._alerts_next.clear()
 
     async def save_oldest(self) -> None:
         """Save the state that is due."""
@@ -184,7 +208,9 @@ class Worker:
             found = await asyncio.to_thread(convert, message.value or b"")
             if isinstance(found, str):
                 self.metrics.rejected("bad_control")
-                record = rejects.record(fetch.tp, message.offset, message.value, "bad_control", found)
+                record = rejects.record(
+                    fetch.tp, message.offset, message.value, "bad_control", found
+                )
                 self.publisher.reject([record])
                 log.warning("refused", topic=fetch.tp.topic, offset=message.offset, reason=found)
                 continue
@@ -198,23 +224,52 @@ class Worker:
     # --- alerts ---------------------------------------------------------------------------------
 
     async def _take_alerts(self, fetch: Fetch) -> None:
+        """Carry alerts to Redis; commit now and then, for a redelivery changes nothing there."""
+        assert self.router is not None
+        if fetch.epoch < self._alerts_epoch.get(fetch.tp, 0):
+            return  # from before a seek
         alerts: dict[int, list[tuple[int, int, bytes]]] = {}
         for message in fetch.messages:
             at = parse_at(message.headers)
             if at is None:
                 detail = "the header 'at' must be partition/offset/index"
-                record = rejects.record(fetch.tp, message.offset, message.value, "no_place", detail)
-                self.publisher.reject([record])
-                self.metrics.rejected("no_place")
-                continue
-            alerts.setdefault(at[0], []).append((at[1], at[2], message.value))
-        for partition, each in alerts.items():
-            await self.router.flush(partition, each)
+                self._reject_alert(fetch.tp, message.offset, message.value, "no_place", detail)
+            else:
+                alerts.setdefault(at[0], []).append((at[1], at[2], message.value))
+        try:
+            await self.router.flush_all(alerts)
+        except FenceBehind as error:
+            log.error(str(error))
+            self.router.forget(error.partition)
+            self._alerts_epoch[fetch.tp] = 1 << 62
+            self._alerts_epoch[fetch.tp] = await self._seek_first(fetch.tp)
+            return
+        self._alerts_next[fetch.tp] = fetch.next
         now = time.monotonic()
-        key = f"{fetch.tp.topic}/{fetch.tp.partition}"
-        if now - self._committed_at.get(key, 0.0) >= COMMIT_EVERY_S:
-            self._committed_at[key] = now
+        if now - self._committed_at.get(fetch.tp, 0.0) >= COMMIT_EVERY_S:
+            self._committed_at[fetch.tp] = now
             await self._commit(fetch.tp, fetch.next)
+
+    def _reject_alert(self, tp: Any, offset: int, payload: bytes, reason: str, detail: str) -> None:
+        self.metrics.rejected(reason)
+        self.publisher.reject([rejects.record(tp, offset, payload, reason, detail)])
+
+    def _redis_down(self, error: str) -> None:
+        self.metrics.redis_retry()
+        log.warning("Redis does not take alerts, they wait", error=error)
+
+    def _redis_up(self, seconds_down: float) -> None:
+        log.info("Redis takes alerts again", seconds_down=round(seconds_down, 1))
+
+    def _redis_flushed(self, n: int, seconds: float) -> None:
+        self.metrics.redis_flush(seconds, n)
+
+    def _redis_reject(self, partition: int, alert: Any, reason: str) -> None:
+        tp = TP(self.settings.topic("alerts"), partition)
+        self._reject_alert(tp, alert[0], alert[2], "bad_alert", reason)
+
+    def _redis_resend(self, partition: int, n: int) -> None:
+        log.warning("Redis had lost alerts, they are sent again", partition=partition, n=n)
 
     # --- what the owner tells -------------------------------------------------------------------
 
@@ -261,14 +316,16 @@ class Worker:
     def restored(self, partition: int, offset: int | None, seconds: float, notes: Any) -> None:
         """Say whose state was loaded."""
         assert self.owner is not None
-        self.metrics.own(partition)
+        self.metrics.own(partition, self.owner.owned[partition].line.pipeline.count_array)
         self.metrics.restored(partition)
         for note in notes:
             log.warning(note, partition=partition)
         if offset is None:
             log.info("partition begins without a snapshot", partition=partition)
         else:
-            log.info("state restored", partition=partition, offset=offset, seconds=round(seconds, 3))
+            log.info(
+                "state restored", partition=partition, offset=offset, seconds=round(seconds, 3)
+            )
 
     def kept(self, partition: int) -> None:
         """Go on counting."""
