@@ -13,19 +13,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from engine.arrow_frames import ARROW_MARK
+from engine.commands import Command
+from engine.controls import CONTROL_MARK, NewRules, Tick, own_sources, parse_control
 from engine.decode_arrow import arrow_rows
 from engine.decode_json import json_rows
 from engine.json_scan import scan
 from engine.readings import Readings
 from engine.rejects import MAX_LISTED, Refusal, Rejects, Rows
-from kernels.layout import ACKNOWLEDGE, MAX_EVENT_MS, TICK
-
-CONTROL_MARK = b'{"tocsin":'
-MAX_CONTROL_BYTES = 1 << 20
+from kernels.layout import ACKNOWLEDGE, TICK
 
 
 class Batch(NamedTuple):
@@ -43,7 +41,7 @@ class Control(NamedTuple):
     """A control record, and its message's place in the fetch."""
 
     index: int  # type: ignore[assignment]  # not the method of tuples
-    record: Any
+    record: Command | NewRules
 
 
 class Rejected(NamedTuple):
@@ -143,14 +141,14 @@ class _Fetch:
     def take_control(self, index: int, payload: bytes) -> None:
         """Take a control record; a tick becomes a row among the readings."""
         try:
-            record = parse_control(payload)
+            record = parse_control(payload, self.catalog, self.own)
         except Refusal as refusal:
             rejects = Rejects()
             rejects.add_message(refusal)
             self._reject(index, rejects)
             return
-        if isinstance(record, int):
-            self._add(index, np.array([1]), Rows(Readings.tick(record)))
+        if isinstance(record, Tick):
+            self._add(index, np.array([1]), Rows(Readings.tick(record.event_ms)))
             self._n_ticks += 1
         else:
             self.close()
@@ -192,7 +190,7 @@ class _Fetch:
         acknowledge = readings.sensor == ACKNOWLEDGE
         if acknowledge.any():
             low, high = own_sources(self.catalog, self.own)
-            rows |= acknowledge & (readings.value >= low) & (readings.value < high)
+            rows |= acknowledge & _names_source(readings.value, low, high)
         return rows
 
     def _reject_strangers(
@@ -203,8 +201,11 @@ class _Fetch:
         first: int,
         kept: dict[int, NDArray[np.int64] | None],
     ) -> None:
-        # what decoding left as unknown is negative; what is known here is another partition's
-        elsewhere = (readings.sensor >= 0) | (readings.sensor == ACKNOWLEDGE)
+        sensor = readings.sensor
+        elsewhere = (sensor >= 0) & (sensor < self.catalog.n_sensors)
+        elsewhere |= (sensor == ACKNOWLEDGE) & _names_source(
+            readings.value, 0, self.catalog.n_sources
+        )
         per_message = np.add.reduceat(strange, starts[:-1][np.diff(starts) > 0], dtype=np.int64)
         messages = np.flatnonzero(np.diff(starts))[per_message > 0]
         for message in messages.tolist():
@@ -218,14 +219,18 @@ class _Fetch:
                 n = len(rows)
                 numbers = kept.get(first + message)
                 listed = rows[:MAX_LISTED] if numbers is None else numbers[rows[:MAX_LISTED]]
-                rejects.add_rows(reason, _STRANGE[reason].format(n=n), listed.tolist(), n)
+                rejects.add_rows(reason, _STRANGE[reason], listed.tolist(), n)
             self._reject(first + message, rejects)
 
 
 _STRANGE = {
-    "unknown_sensor": "{n:,} readings of sensors that the catalog does not have",
-    "other_partition": "{n:,} readings of sensors of other partitions",
+    "unknown_sensor": "the catalog does not have the sensor",
+    "other_partition": "the sensor belongs to another partition",
 }
+
+
+def _names_source(value: NDArray[np.float64], low: int, high: int) -> NDArray[np.bool_]:
+    return (value >= low) & (value < high) & (value == np.floor(value))
 
 
 def _joined(readings: list[Readings]) -> Readings:
@@ -246,32 +251,3 @@ def is_arrow(payload: bytes, kind: str | None) -> bool:
     if kind is not None and "json" in kind:
         return False
     return payload[:4] == ARROW_MARK
-
-
-def own_sources(catalog: Any, sensors: tuple[int, int]) -> tuple[int, int]:
-    """Return the first source of a range of partitions, and the one after its last."""
-    bounds = catalog.sensor_start[catalog.partition_start]
-    first = int(np.searchsorted(bounds, sensors[0], side="right")) - 1
-    last = int(np.searchsorted(bounds, sensors[1], side="left"))
-    return int(catalog.partition_start[first]), int(catalog.partition_start[last])
-
-
-def parse_control(payload: bytes) -> int | dict[str, Any]:
-    """Return the event time of a tick, or another control record."""
-    if len(payload) > MAX_CONTROL_BYTES:
-        problem = f"{len(payload):,} bytes, at most {MAX_CONTROL_BYTES:,}"
-        raise Refusal("bad_control", problem)
-    try:
-        record = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise Refusal("bad_control", error) from None
-    if not isinstance(record, dict):
-        raise Refusal("bad_control", "must be an object")
-    event_ms = record.get("event_ms")
-    if type(event_ms) is not int or not 0 <= event_ms < MAX_EVENT_MS:
-        raise Refusal("bad_control", f"event_ms: must be epoch ms, got {str(event_ms)[:80]!r}")
-    if record.get("tocsin") == "tick":
-        if record.keys() != {"tocsin", "event_ms"}:
-            raise Refusal("bad_control", f"a tick has no keys {list(record)[:20]}")
-        return event_ms
-    return record
