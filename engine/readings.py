@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.layout import COUNT_NAMES, TICK
+from kernels.layout import COUNT_NAMES, LEVEL_NAMES, TICK, TRANSITION_NAMES
 
 OUTCOMES = COUNT_NAMES
 """What may become of a reading; `late` and `ticks` are counted besides."""
+LEVELS = LEVEL_NAMES
+TRANSITIONS = TRANSITION_NAMES
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

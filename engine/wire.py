@@ -36,16 +36,18 @@ def by_partition(readings: Readings, catalog: Any) -> Iterator[tuple[int, Readin
             )
 
 
-def messages(readings: Readings, catalog: Any, form: str = "arrow") -> Iterator[bytes]:
+def messages(
+    readings: Readings, catalog: Any, form: str = "arrow", rows: int = ROWS
+) -> Iterator[bytes]:
     """Yield a partition's readings as messages: Arrow, one JSON object each, or NDJSON."""
     if form == "arrow":
-        for start in range(0, len(readings), ROWS):
-            yield arrow_message(readings.cut(start, start + ROWS), catalog.digest)
+        for start in range(0, len(readings), rows):
+            yield arrow_message(readings.cut(start, start + rows), catalog.digest)
         return
-    rows = json_rows(readings, catalog)
-    n = 1 if form == "json" else JSON_ROWS
-    for start in range(0, len(rows), n):
-        yield b"\n".join(rows[start : start + n])
+    lines = json_rows(readings, catalog)
+    n = 1 if form == "json" else min(rows, JSON_ROWS)
+    for start in range(0, len(lines), n):
+        yield b"\n".join(lines[start : start + n])
 
 
 def arrow_message(readings: Readings, digest: str) -> bytes:

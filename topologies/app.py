@@ -29,6 +29,7 @@ class App(faust.App):
     """A Faust app that brings its worker up before the first message and down after the last."""
 
     worker: Worker
+    consumer: Any
 
     async def on_start(self) -> None:
         """Connect what the agents need; raises what is wrong before anything is taken."""
@@ -104,16 +105,18 @@ def create_app(settings: Settings) -> App:
 
     # Faust sends this before it seeks and lets messages flow; its on_partitions_assigned comes
     # while they flow already.
-    @app.on_rebalance_complete.connect
+    signals: Any = app
+
+    @signals.on_rebalance_complete.connect
     async def on_assigned(_: Any, **__: Any) -> None:
         assigned = [tp.partition for tp in app.consumer.assignment() if tp.topic == readings]
         await worker.adopt(assigned, app.consumer_generation_id)
 
-    @app.on_partitions_revoked.connect
+    @signals.on_partitions_revoked.connect
     async def on_revoked(_: Any, revoked: set[TP], **__: Any) -> None:
         await worker.release(app.consumer_generation_id)
 
-    @app.on_before_shutdown.connect
+    @signals.on_before_shutdown.connect
     async def on_shutdown(_: Any, **__: Any) -> None:
         await worker.release(app.consumer_generation_id)
 

@@ -1,28 +1,37 @@
 """Commands and pushed rules on their way into the logs that they are about.
 
-What people send to `tocsin.commands` and `tocsin.rules` is checked here and becomes a control record
-in the readings of every partition concerned. There it has a place in the log, so that a replay sees
-it where the live line did.
+What people send to `tocsin.commands` and `tocsin.rules` is checked here and becomes a control
+record in the readings of every partition concerned. There it has a place in the log, so that a
+replay sees it where the live line did.
 """
 
 from __future__ import annotations
 
+import asyncio
+import getpass
 import time
+import uuid
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from engine import commands
+from engine.catalog import Catalog
 from engine.errors import CommandError, TocsinError
 from engine.partition import Plans
+from engine.rules_check import load
+from topologies import kafka
+from topologies.settings import Settings
 
+RULES_KEY = b"rules"
 Records = list[tuple[int, bytes]]
 
 
 class ControlRecords:
     """Turns commands into (partition, control record)."""
 
-    def __init__(self, catalog: Any, plans: Plans) -> None:
+    def __init__(self, catalog: Any, plans: Plans | None) -> None:
         self.catalog, self.plans = catalog, plans
 
     def of_command(self, payload: bytes) -> Records | str:
@@ -43,6 +52,7 @@ class ControlRecords:
         """Return one record for each partition that brings the rules into force there."""
         try:
             text = payload.decode()
+            assert self.plans is not None
             digest = self.plans.compile(text)
         except (TocsinError, UnicodeDecodeError) as error:
             return f"rules: {error}"
@@ -55,3 +65,50 @@ class ControlRecords:
         if index < 0:
             raise CommandError(f"source: the catalog has no {source!r}")
         return int(self.catalog.partition_of(index))
+
+
+def send(settings: Settings, name: str, *, by: str | None, note: str | None, **fields: Any) -> int:
+    """Send a command to the workers; return the exit code. Raises what is wrong with it."""
+    kind = commands.KINDS[name]
+    command = kind(
+        event_ms=int(time.time() * 1000),
+        id=str(uuid.uuid4()),
+        by=by or getpass.getuser(),
+        note=note,
+        **fields,
+    )
+    message = commands.encode(command)
+    commands.parse(message)
+    if settings.catalog is not None:
+        refused = ControlRecords(Catalog.open(settings.catalog), None).of_command(message)
+        if isinstance(refused, str):
+            raise CommandError(refused)
+    asyncio.run(_send(settings, "commands", None, message))
+    print(f"sent: {name.replace('_', ' ')} {command.scope[1]}")
+    return 0
+
+
+def push_rules(
+    settings: Settings, file: Path, *, by: str | None, note: str | None, as_json: bool
+) -> int:
+    """Check a rules file and send it to the workers; return the exit code."""
+    rules = load(file)
+    if settings.catalog is not None:
+        Plans(Catalog.open(settings.catalog)).add(rules)
+    asyncio.run(_send(settings, "rules", RULES_KEY, rules.text.encode()))
+    if as_json:
+        print(orjson.dumps({"rules": rules.digest, "name": rules.name}).decode())
+    else:
+        print(f"pushed: {rules.name} ({rules.digest})")
+    return 0
+
+
+async def _send(settings: Settings, name: str, key: bytes | None, message: bytes) -> None:
+    topic = settings.topic(name)
+    await kafka.ensure_topics(settings, {topic: 1}, [settings.topic("rules")])
+    producer = kafka.new_producer(settings, idempotent=False)
+    await producer.start()
+    try:
+        await producer.send_and_wait(topic, message, key=key)
+    finally:
+        await producer.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from engine.catalog import Catalog
 from engine.dump import DumpWriter
@@ -33,7 +33,7 @@ async def run(settings: Settings, folder: Path) -> dict[int, int]:
 
 
 async def _one(
-    consumer: kafka.AIOKafkaConsumer, tp: TopicPartition, end: int, folder: Path, catalog: Catalog
+    consumer: AIOKafkaConsumer, tp: TopicPartition, end: int, folder: Path, catalog: Catalog
 ) -> int:
     await consumer.seek_to_beginning(tp)
     writer = DumpWriter(folder, tp.partition, catalog.digest)

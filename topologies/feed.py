@@ -9,8 +9,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from engine import adapters, wire
 from engine.catalog import Catalog
@@ -43,6 +46,9 @@ class Feed:
     """Write a tick to every partition for each second of event time."""
     limit: int | None = None
     loop: bool = False
+    topic: str | None = None
+    """None: the readings' own, whose partitions are the catalog's."""
+    batch: int = wire.ROWS
 
 
 @dataclass(slots=True)
@@ -54,7 +60,7 @@ class Sent:
     event_ms: int = 0
 
 
-async def run(
+async def publish(
     settings: Settings,
     feed: Feed,
     *,
@@ -62,7 +68,7 @@ async def run(
 ) -> Sent:
     """Publish the feed; return what was sent."""
     catalog = Catalog.open(feed.catalog)
-    topic = settings.topic("readings")
+    topic = feed.topic or settings.topic("readings")
     await kafka.ensure_topics(settings, {topic: catalog.n_partitions})
     idempotent = await kafka.is_idempotent(settings)
     producer = kafka.new_producer(settings, idempotent=idempotent, linger_ms=5)
@@ -85,20 +91,21 @@ async def run(
 def _slices(feed: Feed, catalog: Catalog) -> Iterator[Readings]:
     """Yield the readings, as many at a time as are due within a slice of the pace."""
     adapter = adapters.load(feed.adapter)
-    offset_ms: int | None = None if feed.shift_to_now else 0
+    begin_ms = int(time.time() * 1000) if feed.shift_to_now else None
     while True:
+        offset_ms: int | None = None
         last_ms = 0
         for chunk in History(feed.readings, adapter, catalog).chunks():
             if not len(chunk):
                 continue
             if offset_ms is None:
-                offset_ms = int(time.time() * 1000) - int(chunk.event_ms[0])
-            moved = Readings(chunk.sensor, chunk.event_ms + offset_ms, chunk.value, chunk.quality)
-            last_ms = int(moved.event_ms.max())
-            yield from _cut(moved, feed)
-        if not feed.loop:
+                offset_ms = 0 if begin_ms is None else begin_ms - int(chunk.event_ms[0])
+            event_ms = chunk.event_ms + offset_ms
+            last_ms = max(last_ms, int(event_ms.max()))
+            yield from _cut(Readings(chunk.sensor, event_ms, chunk.value, chunk.quality), feed)
+        if not feed.loop or offset_ms is None:
             return
-        offset_ms = None if feed.shift_to_now else offset_ms + (last_ms - offset_ms)
+        begin_ms = last_ms + 1
 
 
 def _cut(readings: Readings, feed: Feed) -> Iterator[Readings]:
@@ -151,7 +158,7 @@ class _Sender:
 
     async def send(self, part: Readings) -> None:
         for partition, mine in wire.by_partition(part, self._catalog):
-            for message in wire.messages(mine, self._catalog, self._feed.form):
+            for message in wire.messages(mine, self._catalog, self._feed.form, self._feed.batch):
                 await self._put(partition, message)
         self.sent.readings += len(part)
         self.sent.event_ms = max(self.sent.event_ms, int(part.event_ms.max()))
@@ -172,3 +179,24 @@ class _Sender:
         if len(self._in_flight) >= _MOST_IN_FLIGHT:
             waiting, self._in_flight = self._in_flight, []
             await asyncio.gather(*waiting)
+
+
+def run(
+    settings: Settings, *, readings: Sequence[Path], city: bool, layout: str, **given: Any
+) -> int:
+    """Publish, showing how far it has come; return the exit code."""
+    console = Console(stderr=True, highlight=False)
+    if city:
+        readings = [Path(str(files("replay_data") / "day" / "readings.parquet"))]
+    if given["speed"] is None and given["rate"] is None:
+        given["speed"] = 1.0
+    assert settings.catalog is not None
+    feed = Feed(readings=readings, catalog=settings.catalog, form=layout, **given)
+    with console.status("connecting…") as status:
+
+        def show(sent: Sent) -> None:
+            status.update(f"{sent.readings:,} readings in {sent.messages:,} messages")
+
+        sent = asyncio.run(publish(settings, feed, on_progress=show))
+    console.print(f"sent {sent.readings:,} readings in {sent.messages:,} messages")
+    return 0

@@ -191,8 +191,8 @@ class Publisher:
             )
             waiting += await self._submit(self.topic, partition, messages)
         if rejects:
-            messages = ((None, record, []) for record in rejects)
-            waiting += await self._submit(self.rejects_topic, 0, messages)
+            letters: Iterable[Message] = ((None, record, []) for record in rejects)
+            waiting += await self._submit(self.rejects_topic, 0, letters)
         await asyncio.gather(*waiting)
 
     async def _submit(self, topic: str, partition: int, messages: Iterable[Message]) -> list[Any]:

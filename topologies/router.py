@@ -177,7 +177,7 @@ class Router:
 
     async def fences(self) -> dict[int, Position]:
         """Return how far Redis is, by partition; raise what the client raises."""
-        found = await self._client.hgetall(f"{self._prefix}fence")  # type: ignore[misc]
+        found = await self._client.hgetall(f"{self._prefix}fence")
         fences = {int(partition): _position(at) for partition, at in found.items()}
         return {partition: at for partition, at in fences.items() if at is not None}
 

@@ -185,7 +185,7 @@ class Settings(Section):
     instance: KafkaName | None = _in(
         "Kafka",
         None,
-        "Name of this worker in the group, kept over restarts: it gets its partitions back at once.",
+        "Name of this worker in the group, kept over restarts: its partitions come back at once.",
     )
     session_timeout_s: float = _in(
         "Kafka",

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -134,7 +136,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         mine = self.assignment()
         wanted = {
-            driver.ensure_aiokafka_TP(tp): driver.OffsetAndMetadata(offset, "")
+            driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
             for tp, offset in offsets.items()
             if tp in mine
         }
@@ -142,7 +144,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return False
         try:
             await consumer.commit(wanted)
-        except (driver.KafkaError, driver.IllegalStateError) as error:
+        except KafkaError as error:
             self.log.warning("offsets were not committed, the next commit covers them: %r", error)
             return False
         return True
@@ -150,6 +152,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
 class Consumer(driver.Consumer):
     """Seeks to where the owner of the state says, and numbers its calls for records."""
+
+    transport: Any
+    scheduler: Any
+    epoch = 0
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -160,8 +166,6 @@ class Consumer(driver.Consumer):
         records = await super()._getmany(active_partitions, timeout)
         self.scheduler.epoch = epoch
         return records
-
-    epoch = 0
 
     async def perform_seek(self) -> None:
         """Seek to committed offsets, and where there is a state, to its position."""

@@ -8,11 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from engine.catalog import Catalog
 from engine.partition import Outcome, Plans
-from engine.readings import tick_message
+from engine.readings import LEVELS, TRANSITIONS, tick_message
 from engine.rules_check import load
 from engine.snapshots import SnapshotStore
 from topologies import kafka, rejects
@@ -71,8 +72,8 @@ class Worker:
         self.idempotent = await kafka.is_idempotent(settings)
         if not self.idempotent:
             log.warning(
-                "this broker can't tell a retry from a new message: if it fails, an alert may stand "
-                "twice in the alerts topic; Redis stays exact"
+                "this broker can't tell a retry from a new message: if it fails, an alert may "
+                "stand twice in the alerts topic; Redis stays exact"
             )
         self.checked = True
 
@@ -189,7 +190,7 @@ class Worker:
         topic = self.settings.topic("readings")
         try:
             sent = await self.publisher.producer.send(topic, message, partition=partition)
-        except (kafka.KafkaError, OSError) as error:
+        except (KafkaError, OSError) as error:
             self._warn("ticks", f"a tick was not written: {error!r}")
             return
         sent.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -208,10 +209,8 @@ class Worker:
             found = await asyncio.to_thread(convert, message.value or b"")
             if isinstance(found, str):
                 self.metrics.rejected("bad_control")
-                record = rejects.record(
-                    fetch.tp, message.offset, message.value, "bad_control", found
-                )
-                self.publisher.reject([record])
+                detail = (fetch.tp, message.offset, message.value, "bad_control", found)
+                self.publisher.reject([rejects.record(*detail)])
                 log.warning("refused", topic=fetch.tp.topic, offset=message.offset, reason=found)
                 continue
             for partition, record in found:
@@ -255,10 +254,11 @@ class Worker:
         self.publisher.reject([rejects.record(tp, offset, payload, reason, detail)])
 
     def _redis_down(self, error: str) -> None:
-        self.metrics.redis_retry()
+        self.metrics.redis_up = False
         log.warning("Redis does not take alerts, they wait", error=error)
 
     def _redis_up(self, seconds_down: float) -> None:
+        self.metrics.redis_up = True
         log.info("Redis takes alerts again", seconds_down=round(seconds_down, 1))
 
     def _redis_flushed(self, n: int, seconds: float) -> None:
@@ -301,7 +301,7 @@ class Worker:
             log_ms=fetch.messages[-1].timestamp,
         )
         for level, transition in outcome.kinds:
-            self.metrics.alert(level, transition)
+            self.metrics.alert(LEVELS[level], TRANSITIONS[transition])
         if outcome.new_rules is not None:
             self.metrics.running_rules(outcome.new_rules, line.pipeline.plan.rules.name)
             log.info("rules switched", partition=partition, rules=outcome.new_rules)
