@@ -164,9 +164,7 @@ def _usual_heads(alerts: Sequence[Alert], routes: dict[str, int]) -> list[Any] |
     done = [_NOTHING] * len(fields)
     gone = [_GONE.get(transition, _NOTHING) for transition in columns[4]]
     place = zip(lon, lat, strict=True)
-    return list(
-        zip(offset, index, fields, numbers, place, district, done, gone, strict=True)
-    )
+    return list(zip(offset, index, fields, numbers, place, district, done, gone, strict=True))
 
 
 def _numbers_of(named: Sequence[Any], routes: dict[str, int]) -> list[list[int]]:
