@@ -23,7 +23,8 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
 from engine.errors import TocsinError
-from topologies.redis_client import Client, is_permanent, is_redis_error, said
+from topologies.redis_client import Client, RedisLink, is_permanent, is_redis_error, said
+from topologies.redis_client import connect as connect_redis
 from topologies.router_encode import Alert, Chunk, Position, chunks_of
 
 SCRIPT = (Path(__file__).parent / "router.lua").read_bytes()
@@ -310,6 +311,48 @@ class Router:
             ending = "; it will stay so until somebody changes it" if permanent else ""
             self._watch.on_down(said(error) + ending)
         await asyncio.sleep(self._backoff.pause_s(self._tries, permanent=permanent))
+
+
+async def connect(
+    settings: Any,
+    metrics: Any,
+    warn: Callable[[str, str], None],
+    on_reject: Callable[[int, Alert, str], None] | None = None,
+) -> Router:
+    """Return the router that a worker's settings ask for; nothing is sent yet.
+
+    `warn` takes a topic, of which it lets one line through every some seconds, and the line.
+    """
+    link = RedisLink.of(settings)
+
+    def reject(partition: int, alert: Alert, reason: str) -> None:
+        offset, index, _ = alert
+        warn("alert records", f"alert {partition}/{offset}/{index} can't be routed: {reason}")
+        if on_reject is not None:
+            on_reject(partition, alert, reason)
+
+    def down(error: str) -> None:
+        metrics.redis_down()
+        warn("redis", f"{link} takes no alerts: {error}")
+
+    def up(seconds: float) -> None:
+        metrics.redis_up = True
+        warn("redis back", f"{link} takes alerts again, after {seconds:.1f} s")
+
+    watch = Watch(
+        on_down=down,
+        on_up=up,
+        on_flush=lambda n_applied, seconds: metrics.redis_flush(seconds, n_applied),
+        on_reject=reject,
+        on_resend=lambda _, n_alerts: metrics.redis_resent(n_alerts),
+    )
+    return Router(
+        connect_redis(link),
+        prefix=link.key_prefix,
+        max_stream=link.max_stream,
+        backoff=Backoff(cap_s=link.retry_max_s),
+        watch=watch,
+    )
 
 
 async def _to_cluster(
