@@ -65,8 +65,9 @@ async def publish(
     feed: Feed,
     *,
     on_progress: Callable[[Sent], None] = lambda sent: None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Sent:
-    """Publish the feed; return what was sent."""
+    """Publish the feed, or as much of it as goes before ``stopped``; return what was sent."""
     catalog = Catalog.open(feed.catalog)
     topic = feed.topic or settings.topic("readings")
     await kafka.ensure_topics(settings, {topic: catalog.n_partitions})
@@ -80,7 +81,8 @@ async def publish(
             await pace.until(part)
             await sender.send(part)
             on_progress(sender.sent)
-            if feed.limit is not None and sender.sent.readings >= feed.limit:
+            over = feed.limit is not None and sender.sent.readings >= feed.limit
+            if over or stopped():
                 break
         await producer.flush()
         return sender.sent

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engine.errors import SnapshotError, TocsinError
+from engine.errors import ForeignSnapshotError, SnapshotError, TocsinError
 from engine.partition import Outcome, PartitionLine, Plans
 from engine.snapshot import Room
 from engine.snapshots import SnapshotStore
@@ -168,16 +168,22 @@ class Owner:
     async def _restored(self, partition: int, earliest: int, end: int | None) -> None:
         begun = time.perf_counter()
         line = PartitionLine(self.plans, self.rules, partition)
-        notes = await asyncio.to_thread(line.restore, self.store, end)
+        try:
+            notes = await asyncio.to_thread(line.restore, self.store, end)
+        except ForeignSnapshotError:
+            raise
+        except SnapshotError as error:
+            if earliest > 0:
+                raise
+            notes = [f"{error}: the whole log is there, it is taken from its beginning"]
         offset = line.next_offset
         if offset is None:
             line.next_offset = earliest
         elif offset < earliest:
             self.watcher.gap(partition, offset, earliest)
             line.next_offset = earliest
-        owned = Owned(line, saved_offset=-1 if offset is None else offset)
-        owned.saved_at = time.monotonic()
-        self.owned[partition] = owned
+        assert line.next_offset is not None
+        self.owned[partition] = Owned(line, saved_offset=line.next_offset, saved_at=time.monotonic())
         self.watcher.restored(partition, offset, time.perf_counter() - begun, notes)
 
     async def release(self, generation: int) -> None:
