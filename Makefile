@@ -1,6 +1,7 @@
 # Everything runs in an environment of its own, made from whatever Python >= 3.11 is on the machine.
 #   make demo    install, then replay a generated day through the whole line
 #   make test    install, then every check and the whole test suite
+#   make services  fetch what the tests' Apache Kafka runs on (needs mvn; without it they are skipped)
 #   make bench   install, then the speed table
 #   make clean   remove the environment and every cache
 
@@ -17,7 +18,7 @@ export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo test lint unit coverage bench clean
+.PHONY: help demo services test lint unit coverage bench clean
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +46,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 
 demo: $(VENV)/.installed-run
 	@$(BIN)/tocsin demo
+
+services: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.services.kafka </dev/null
 
 test: lint unit coverage
 
