@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 from benchmarks.workloads import MIDNIGHT_MS, PERIOD_MS, Feed, rules_text
 from engine import wire
 from engine.catalog import Catalog
+from engine.partition import PartitionLine, Plans
 from engine.readings import Readings, tick_message
+from engine.rules_check import load
+from engine.snapshots import SnapshotStore
 
 SENSORS_PER_SOURCE = 4
-SOURCES_PER_CLUSTER = 2
 INCIDENTS = 0.000125
 """Share of readings with which an incident begins; each makes about eight alerts."""
 
@@ -57,15 +59,26 @@ def make_city(folder: Path, n_sensors: int, n_partitions: int) -> Catalog:
     return Catalog.open(compiled)
 
 
+def warm_up(catalog: Catalog, rules: Path, store: SnapshotStore, feed: Feed) -> None:
+    """Let every baseline settle, as after some days, and save that as the state at offset 0."""
+    plans = Plans(catalog)
+    digest = plans.add(load(rules))
+    lines = [PartitionLine(plans, digest, p) for p in range(catalog.n_partitions)]
+    for sweep in feed.sweeps():
+        for partition, mine in wire.by_partition(sweep, catalog):
+            lines[partition].pipeline.judge(mine)
+    for line in lines:
+        store.write(line.freeze(), 0)
+
+
 def log_of(
-    catalog: Catalog, n_readings: int, *, rows: int = wire.ROWS
+    catalog: Catalog, feed: Feed, n_readings: int, *, rows: int = wire.ROWS
 ) -> Iterator[tuple[int, Any]]:
     """Yield (partition, readings or tick message): full messages, ticks each second of event time.
 
     Sensors come in random order; about one reading in a thousand makes an alert.
     """
     n = catalog.n_partitions
-    feed = Feed(catalog.n_sensors, incidents=INCIDENTS)
     waiting: list[list[Readings]] = [[] for _ in range(n)]
     second = MIDNIGHT_MS // 1000
     sent = 0

@@ -171,6 +171,16 @@ class Metrics(Collector):
         """Note alert records by the level they come to."""
         self._alerts[level, transition] += n
 
+    @property
+    def n_accepted(self) -> int:
+        """Count the readings that reached the detectors."""
+        return int(self._counts[OUTCOMES.index("accepted")])
+
+    @property
+    def n_alerts(self) -> int:
+        """Count the alert records so far."""
+        return sum(self._alerts.values())
+
     def redis_flush(self, seconds: float, n_alerts: int) -> None:
         """Note a flush that Redis answered."""
         self.redis_up = True

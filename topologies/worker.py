@@ -362,10 +362,11 @@ def run(settings: Settings) -> int:
     """Run a worker until SIGTERM or SIGINT; return the exit code. Raises what is wrong at start."""
     from topologies.app import create_app
 
-    return asyncio.run(_run(create_app(settings)))
+    return asyncio.run(serve(create_app(settings)))
 
 
-async def _run(app: Any) -> int:
+async def serve(app: Any) -> int:
+    """Run an app until SIGTERM or SIGINT; return the exit code."""
     worker: Worker = app.worker
     worker.prepare()
     await worker.check()
