@@ -29,7 +29,7 @@ _NUMBERS = frozenset({int, float, bool, type(None)})
 def json_rows(payload: bytes, catalog: Any, rejects: Rejects) -> Rows:
     """Return the readings of a JSON message, and enter into `rejects` what it has besides."""
     try:
-        rows = _parsed(payload)
+        rows = json_values(payload)
     except Refusal as refusal:
         rejects.add_message(refusal)
         return no_rows()
@@ -51,7 +51,8 @@ def check_size(payload: bytes) -> None:
         raise Refusal("too_large", f"{n_values:,} values, at most {MAX_JSON_VALUES:,}")
 
 
-def _parsed(payload: bytes) -> list[Any]:
+def json_values(payload: bytes) -> list[Any]:
+    """Return the rows of a message as they are, a line that is no JSON as Broken; or Refusal."""
     check_size(payload)
     try:
         parsed = orjson.loads(payload)
@@ -68,7 +69,7 @@ def _parsed(payload: bytes) -> list[Any]:
     return rows
 
 
-class _Broken(NamedTuple):
+class Broken(NamedTuple):
     """A line that is no JSON, in its place among the rows."""
 
     problem: str
@@ -81,7 +82,7 @@ def _lines(payload: bytes) -> list[Any]:
             try:
                 rows.append(orjson.loads(line))
             except orjson.JSONDecodeError as error:
-                rows.append(_Broken(str(error)))
+                rows.append(Broken(str(error)))
     return rows
 
 
@@ -124,30 +125,30 @@ def _row_by_row(rows: list[Any], catalog: Any, rejects: Rejects) -> Rows:
 
 
 def _one(row: Any) -> tuple[str, int, float, int]:
-    if isinstance(row, _Broken):
+    if isinstance(row, Broken):
         raise Refusal("not_json", row.problem)
     if not isinstance(row, dict):
-        raise Refusal("not_an_object", f"got {_shown(row)}")
+        raise Refusal("not_an_object", f"got {shown(row)}")
     sensor = row.get("sensor")
     if sensor is None:
         raise Refusal("no_sensor", f"keys are {list(row)[:20]}")
     if isinstance(sensor, int) and not isinstance(sensor, bool):
         sensor = str(sensor)
     if not isinstance(sensor, str):
-        raise Refusal("bad_sensor", f"must be text, got {_shown(sensor)}")
+        raise Refusal("bad_sensor", f"must be text, got {shown(sensor)}")
     try:
         event_ms = _time_of(row)
     except KeyError:
         raise Refusal("no_time", f"keys are {list(row)[:20]}") from None
     except (ValueError, OverflowError, TypeError):
         given = next((row[key] for key in _TIME_KEYS if key in row), None)
-        problem = f"must be ISO 8601 or epoch ms, got {_shown(given)}"
+        problem = f"must be ISO 8601 or epoch ms, got {shown(given)}"
         raise Refusal("bad_time", problem) from None
     if "value" not in row:
         raise Refusal("no_value", f"keys are {list(row)[:20]}")
     value = row["value"]
     if type(value) not in _NUMBERS:
-        raise Refusal("bad_value", f"must be a number, got {_shown(value)}")
+        raise Refusal("bad_value", f"must be a number, got {shown(value)}")
     try:
         quality = _quality_of(row)
     except ValueError as error:
@@ -155,7 +156,8 @@ def _one(row: Any) -> tuple[str, int, float, int]:
     return sensor, event_ms, float("nan") if value is None else float(value), quality
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value for people, short."""
     # what is nested deeply can't be printed without recursion
     if isinstance(value, (dict, list)):
         return "an array" if isinstance(value, list) else "an object"
@@ -190,7 +192,7 @@ def _quality_of(row: dict[str, Any]) -> int:
     if given is None:
         return 0
     if type(given) is not int:
-        raise ValueError(f"must be 0 to 255, got {_shown(given)}")
+        raise ValueError(f"must be 0 to 255, got {shown(given)}")
     return given if 0 <= given < 256 else 1
 
 

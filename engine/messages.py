@@ -68,7 +68,14 @@ def decode_messages(
 
     `kinds` are the content types that the messages came with, where there were any.
     """
-    fetch = _Fetch(catalog, sensors)
+    # a NaN of the signalling kind is as good as any
+    with np.errstate(invalid="ignore"):
+        return _decode(_Fetch(catalog, sensors), payloads, kinds)
+
+
+def _decode(
+    fetch: _Fetch, payloads: Sequence[bytes | None], kinds: Sequence[str | None] | None
+) -> tuple[list[Batch | Control], list[Rejected]]:
     text: list[bytes] = []
     for index, payload in enumerate(payloads):
         if payload is None:  # a message without a value
@@ -177,10 +184,7 @@ class _Fetch:
             kept = {piece.first: piece.rows.kept for piece in pieces}
             self._reject_strangers(readings, ~own, starts, first, kept)
             starts = np.concatenate([[0], np.cumsum(own)])[starts]
-            readings = Readings(
-                readings.sensor[own], readings.event_ms[own], readings.value[own],
-                readings.quality[own],
-            )  # fmt: skip
+            readings = readings.where(own)
         if len(readings):
             self.steps.append(Batch(readings, starts, first))
 

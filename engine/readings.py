@@ -47,6 +47,12 @@ class Readings:
             self.quality[start:stop],
         )
 
+    def where(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> "Readings":
+        """Return the records that a mask keeps, or those at some places, as copies."""
+        return Readings(
+            self.sensor[keep], self.event_ms[keep], self.value[keep], self.quality[keep]
+        )
+
     @classmethod
     def of(
         cls,

@@ -112,7 +112,8 @@ class Rejects:
             if each.row is not None:
                 rows[each.reason].append(each.row)
         return [
-            Refused(reason, self._first[reason], n, rows[reason]) for reason, n in self._n.items()
+            Refused(reason, self._first[reason], n, sorted(rows[reason]))
+            for reason, n in self._n.items()
         ]
 
 

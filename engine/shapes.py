@@ -127,7 +127,7 @@ class Shape:
     def readings(self, batch: pa.RecordBatch, first_row: int) -> Readings:
         """Return the readings of a batch in order; `first_row` is its place in the file, from 0."""
         try:
-            times = self._times(batch, first_row)
+            times = self.times(batch, first_row)
             if times.missing is not None and times.missing.any():
                 self.tally.no_time += int(times.missing.sum()) * self.width
                 keep = ~times.missing
@@ -151,7 +151,8 @@ class Shape:
             return column.dictionary_decode()
         return column
 
-    def _times(self, batch: pa.RecordBatch, first_row: int) -> Times:
+    def times(self, batch: pa.RecordBatch, first_row: int) -> Times:
+        """Return the event times of a batch."""
         if self.time is None:
             step_ms = float(self.adapter.time.step_s or 0) * 1000
             row = np.arange(first_row, first_row + len(batch))
