@@ -234,7 +234,7 @@ def health(
         bool, typer.Option("--live", help="Ask only whether it is alive (/healthz).")
     ] = False,
 ) -> int:
-    """Ask the worker on this machine whether it is ready; exit with 0 if it is."""
+    """Ask the worker on this machine whether it is ready: 0 if so, 4 if not, 3 if none answers."""
     return _module("probe").run(settings, "/healthz" if live else "/readyz")
 
 

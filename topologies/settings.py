@@ -51,7 +51,7 @@ def _host_port(text: str) -> str:
             return text
     except ValueError:
         pass
-    raise ValueError(f"must be HOST:PORT, {text!r} is not")
+    raise ValueError("must be HOST:PORT")
 
 
 def _redis_url(text: str) -> str:
@@ -428,8 +428,8 @@ class _Sources:
                         about = {str(key[0]) for key in (flaw.key, *flaw.about)}
                         if not about & gone:
                             self._report(str(flaw.key[0]), flaw.problem, flaw.value)
-                else:
-                    name = str(each["loc"][0])
+                elif (name := str(each["loc"][0])) not in faulty:
+                    # one is enough: a list of wrong entries is too short besides
                     faulty.add(name)
                     self._report_value(name, each)
         return None, faulty
@@ -439,7 +439,8 @@ class _Sources:
             near = one_of(name, Settings.model_fields, all_if_none=False)
             self._report(name, f"unknown setting{near}")
             return
-        hidden = name in (*SECRETS, *MAY_CARRY_SECRETS)
+        # user:password@host is a habit, whatever the setting is
+        hidden = name in (*SECRETS, *MAY_CARRY_SECRETS) or "@" in str(error["input"])
         self._report(name, needed(error), None if hidden else error["input"])
 
     def _report(self, name: str, problem: str, value: Any = None) -> None:
