@@ -31,6 +31,7 @@ from benchmarks.workloads import Feed
 from engine import wire
 from engine.catalog import Catalog
 from engine.snapshots import SnapshotStore
+from engine.split import message as arrow_message
 from tests.services.kafka import Kafka
 from tests.services.redis import Redis
 from topologies import kafka
@@ -140,7 +141,7 @@ class Bench:
             if isinstance(part, bytes):
                 yield partition, part
             else:
-                yield partition, wire.arrow_message(part, self.catalog.digest)
+                yield partition, arrow_message(part, self.catalog)
 
     def json(self, n: int, rows: int) -> Iterator[tuple[int, bytes]]:
         """Yield the messages of a log as JSON, so many readings each."""
@@ -292,7 +293,8 @@ def latency(bench: Bench, seconds: float, rate: float) -> list[Row]:
         client = redis.Redis.from_url(bench.redis.url)
         last = "0"
         while not over.is_set():
-            for _, entries in client.xread({"latency:alerts": last}, block=200, count=1000) or []:
+            found: Any = client.xread({"latency:alerts": last}, block=200, count=1000)
+            for _, entries in found or []:
                 now = time.time()
                 for place, fields in entries:
                     last = place
@@ -310,7 +312,7 @@ def latency(bench: Bench, seconds: float, rate: float) -> list[Row]:
         rows = int(rate / PARTITIONS / 50)  # fifty messages a second and partition
         parts = list(live_world.log_of(bench.catalog, bench.feed, int(seconds * rate), rows=rows))
         messages = [
-            (p, m if isinstance(m, bytes) else wire.arrow_message(m, bench.catalog.digest),
+            (p, m if isinstance(m, bytes) else arrow_message(m, bench.catalog),
              0 if isinstance(m, bytes) else len(m))
             for p, m in parts
         ]  # fmt: skip

@@ -52,7 +52,7 @@ def worker(settings: Settings) -> int:
 def raw(settings: Settings) -> int:
     """Fetch the same topic with aiokafka alone."""
 
-    async def fetch() -> None:
+    async def fetch() -> int:
         topic = settings.topic("readings")
         consumer = kafka.new_consumer(
             settings, topic, max_partition_fetch_bytes=settings.fetch_max_bytes

@@ -107,6 +107,12 @@ class PartitionLine:
         """Return the digest of the rules in force."""
         return self.pipeline.plan.rules.digest
 
+    @property
+    def n_bytes(self) -> int:
+        """Return the bytes of the partition's records."""
+        pipeline = self.pipeline
+        return sum(part.nbytes for part in pipeline.state.of_sources(*pipeline.sources).values())
+
     def decode(
         self, payloads: Sequence[bytes], kinds: Sequence[str | None] | None = None
     ) -> Decoded:

@@ -10,7 +10,7 @@ import orjson
 import pyarrow as pa
 
 from engine.readings import Readings
-from engine.sensor_ids import CATALOG_KEY
+from engine.split import message
 
 FORMATS = ("arrow", "json", "ndjson")
 ROWS = 32_768
@@ -42,27 +42,12 @@ def messages(
     """Yield a partition's readings as messages: Arrow, one JSON object each, or NDJSON."""
     if form == "arrow":
         for start in range(0, len(readings), rows):
-            yield arrow_message(readings.cut(start, start + rows), catalog.digest)
+            yield message(readings.cut(start, start + rows), catalog)
         return
     lines = json_rows(readings, catalog)
     n = 1 if form == "json" else min(rows, JSON_ROWS)
     for start in range(0, len(lines), n):
         yield b"\n".join(lines[start : start + n])
-
-
-def arrow_message(readings: Readings, digest: str) -> bytes:
-    """Return readings as one Arrow stream of dense indices; quality only where some is not good."""
-    fields = [("sensor", pa.int32()), ("event_ms", pa.int64()), ("value", pa.float32())]
-    columns = [readings.sensor, readings.event_ms, readings.value.astype(np.float32)]
-    if readings.quality.any():
-        fields.append(("quality", pa.uint8()))
-        columns.append(readings.quality)
-    schema = pa.schema(fields, metadata={CATALOG_KEY: digest})
-    batch = pa.record_batch([pa.array(column) for column in columns], schema=schema)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
 
 
 def json_rows(readings: Readings, catalog: Any) -> list[bytes]:

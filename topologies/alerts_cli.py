@@ -79,7 +79,7 @@ def run(
         return 0 if follow else 130
     except BrokenPipeError:
         # whoever read has enough; nothing more may be written, not even at exit
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except Exception as error:
         if not is_redis_error(error):

@@ -104,6 +104,11 @@ class Owner:
             if owned.line.next_offset is not None
         }
 
+    @property
+    def n_bytes(self) -> int:
+        """Return the bytes of state of the partitions that are owned."""
+        return sum(owned.line.n_bytes for owned in self.owned.values())
+
     async def take(self, fetch: Fetch) -> None:
         """Take a fetch of the readings, if it is what the line waits for."""
         partition = fetch.tp.partition
@@ -183,7 +188,9 @@ class Owner:
             self.watcher.gap(partition, offset, earliest)
             line.next_offset = earliest
         assert line.next_offset is not None
-        self.owned[partition] = Owned(line, saved_offset=line.next_offset, saved_at=time.monotonic())
+        self.owned[partition] = Owned(
+            line, saved_offset=line.next_offset, saved_at=time.monotonic()
+        )
         self.watcher.restored(partition, offset, time.perf_counter() - begun, notes)
 
     async def release(self, generation: int) -> None:

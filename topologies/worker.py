@@ -18,13 +18,15 @@ from engine.rules_check import load
 from engine.snapshots import SnapshotStore
 from topologies import kafka, rejects
 from topologies.commands import ControlRecords
-from topologies.logs import logger
+from topologies.health import Health, HealthServer
+from topologies.logs import configure, logger
 from topologies.metrics import Metrics
 from topologies.owner import Log, Owner
 from topologies.publisher import Publisher, parse_at
 from topologies.redis_client import RedisLink, connect
 from topologies.router import Backoff, FenceBehind, Router, Watch
 from topologies.settings import Settings
+from topologies.settings_text import secrets_of, startup_line
 from topologies.transport import Fetch
 
 log = logger()
@@ -42,6 +44,8 @@ class Worker:
         self.settings, self._readings = settings, readings
         self._commit, self._seek_first = commit, seek_first
         self.metrics = Metrics(stall_after_s=settings.stall_after_s, ticks=settings.tick_s > 0)
+        self.health = Health(settings, self.metrics)
+        self.server = HealthServer(self.health)
         self.owner: Owner | None = None
         self.checked = False
         self.router: Router | None = None
@@ -118,10 +122,17 @@ class Worker:
                     on_resend=self._redis_resend,
                 ),
             )
-        log.info("started", catalog=self.catalog.digest, rules=self.rules)
+        self.metrics.n_partitions = self.catalog.n_partitions
+        plan = self.plans.plan(self.rules)[0]
+        self.metrics.running_rules(self.rules, plan.rules.name)
+        await self.server.start()
+        self.health.started()
+        log.info(startup_line(settings, self.catalog, plan))
 
     async def stop(self) -> None:
         """Close what `start` opened."""
+        self.health.stopping()
+        await self.server.stop()
         if self.router is not None:
             await self.router.close()
         if self.owner is not None:
@@ -153,11 +164,14 @@ class Worker:
         """Take over partitions of the readings."""
         assert self.owner is not None
         await self.owner.adopt(partitions, generation)
+        self.metrics.state_bytes = self.owner.n_bytes
+        self.health.assigned()
 
     async def release(self, generation: int) -> None:
         """Hand over every partition of the readings; a rebalance may bring them back."""
         if self.owner is None:
             return
+        self.health.rebalancing()
         for partition in list(self.owner.owned):
             self.metrics.disown(partition)
         await self.owner.release(generation)
@@ -337,6 +351,7 @@ class Worker:
     def saved(self, partition: int, offset: int, pause_s: float, seconds: float, size: int) -> None:
         """Count a snapshot that is durable."""
         self.metrics.snapshot(partition, seconds=seconds, n_bytes=size)
+        self.metrics.committed(partition, offset)
 
     def not_saved(self, partition: int, error: Exception) -> None:
         """Say that a snapshot failed."""
@@ -345,6 +360,7 @@ class Worker:
 
     def failed(self, topic: str, fetch: Fetch, error: Exception) -> None:
         """Say what ends the worker."""
+        self.health.failed(repr(error))
         log.error(
             "the worker ends: a fetch could not be taken", topic=topic,
             partition=fetch.tp.partition, offset=fetch.first, error=repr(error), exc_info=error,
@@ -362,6 +378,11 @@ def run(settings: Settings) -> int:
     """Run a worker until SIGTERM or SIGINT; return the exit code. Raises what is wrong at start."""
     from topologies.app import create_app
 
+    configure(
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+        secrets=secrets_of(settings),
+    )
     return asyncio.run(serve(create_app(settings)))
 
 

@@ -238,9 +238,7 @@ def shown(keys: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, content in keys.items():
         if isinstance(content, list) and content and isinstance(content[0][1], dict):
-            found[name] = sorted(
-                (sorted(fields.items()) for _, fields in content), key=lambda fields: str(fields)
-            )
+            found[name] = sorted((sorted(fields.items()) for _, fields in content), key=str)
         else:
             found[name] = content
     return found
