@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from engine.catalog import Catalog
+from engine.messages import Rejected
 from engine.partition import Outcome, Plans
 from engine.readings import LEVELS, TRANSITIONS, tick_message
 from engine.rules_check import load
@@ -19,6 +20,7 @@ from engine.snapshots import SnapshotStore
 from topologies import kafka, rejects
 from topologies.commands import ControlRecords
 from topologies.health import Health, HealthServer
+from topologies.ingest import Ingest, load_feeds
 from topologies.logs import configure, logger
 from topologies.metrics import Metrics
 from topologies.owner import Log, Owner
@@ -44,6 +46,8 @@ class Worker:
         self.settings, self._readings = settings, readings
         self._commit, self._seek_first = commit, seek_first
         self.metrics = Metrics(stall_after_s=settings.stall_after_s, ticks=settings.tick_s > 0)
+        self.feeds = load_feeds(settings.feeds)
+        self.ingests: dict[str, Ingest] = {}
         self.health = Health(settings, self.metrics)
         self.server = HealthServer(self.health)
         self.owner: Owner | None = None
@@ -107,6 +111,9 @@ class Worker:
             on_rejects=self._reject,
         )
         self.controls = ControlRecords(self.catalog, self.plans)
+        self.ingests = {
+            topic: Ingest(topic, adapter, self.catalog) for topic, adapter in self.feeds.items()
+        }
         if settings.router:
             link = RedisLink.of(settings)
             self.router = Router(
@@ -150,6 +157,7 @@ class Worker:
         }
         if settings.router:
             agents[settings.topic("alerts")] = self._take_alerts
+        agents |= dict.fromkeys(self.feeds, self._take_feed)
         return agents
 
     async def _take_readings(self, fetch: Fetch) -> None:
@@ -208,6 +216,17 @@ class Worker:
             self._warn("ticks", f"a tick was not written: {error!r}")
             return
         sent.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    async def _take_feed(self, fetch: Fetch) -> None:
+        """Put what another department sent into the logs of its sensors, then commit it."""
+        producer = self.publisher.producer
+        topic = self.settings.topic("readings")
+        rejected = await self.ingests[fetch.tp.topic].take(fetch.payloads, producer, topic)
+        for each in rejected:
+            self.metrics.rejected(each.reason, each.n)
+        self.publisher.reject(_letters(fetch, rejected))
+        await self.publisher.flush([])
+        await self._commit(fetch.tp, fetch.next)
 
     # --- commands and rules ---------------------------------------------------------------------
 
@@ -288,18 +307,9 @@ class Worker:
     # --- what the owner tells -------------------------------------------------------------------
 
     async def _reject(self, partition: int, fetch: Fetch, outcome: Outcome) -> None:
-        offsets, payloads = fetch.offsets, fetch.payloads
         for each in outcome.rejects:
             self.metrics.rejected(each.reason, each.n)
-        self.publisher.reject(
-            [
-                rejects.record(
-                    fetch.tp, offsets[each.index], payloads[each.index],
-                    each.reason, each.detail, each.n, each.rows,
-                )
-                for each in outcome.rejects
-            ]
-        )  # fmt: skip
+        self.publisher.reject(_letters(fetch, outcome.rejects))
         await self.publisher.room(partition)
 
     def taken(self, partition: int, fetch: Fetch, outcome: Outcome, seconds: float) -> None:
@@ -372,6 +382,23 @@ class Worker:
         if now - self._warned_at.get(what, -WARN_EVERY_S) >= WARN_EVERY_S:
             self._warned_at[what] = now
             log.warning(text)
+
+
+def _letters(fetch: Fetch, rejected: Sequence[Rejected]) -> list[bytes]:
+    """Return what is kept of the messages of a fetch that were rejected, or had rows that were."""
+    offsets, payloads = fetch.offsets, fetch.payloads
+    return [
+        rejects.record(
+            fetch.tp,
+            offsets[each.index],
+            payloads[each.index],
+            each.reason,
+            each.detail,
+            each.n,
+            each.rows,
+        )
+        for each in rejected
+    ]
 
 
 def run(settings: Settings) -> int:

@@ -134,6 +134,7 @@ class Live:
 
     async def _published(self) -> dict[int, list[tuple[bytes, bytes]]]:
         topic = self.settings.topic("alerts")
+        await kafka.ensure_topics(self.settings, {topic: Catalog.open(self.catalog).n_partitions})
         consumer = kafka.new_consumer(self.settings, topic)
         await consumer.start()
         found: dict[int, list[tuple[bytes, bytes]]] = {}
