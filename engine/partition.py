@@ -125,6 +125,7 @@ class PartitionLine:
     def freeze(self):
         class F:
             n_bytes = 0
+
         return F
 
     def take(self, offsets: Sequence[int], decoded: Decoded) -> Outcome:
@@ -152,7 +153,7 @@ class PartitionLine:
         records = self.pipeline.records.encode(transitions)
         out.kinds += zip(transitions["level"].tolist(), transitions["kind"].tolist(), strict=True)
         ids = self.plans.catalog.source_id
-        keys = [ids[s].as_py().encode() for s in transitions['source'].tolist()]
+        keys = [ids[s].as_py().encode() for s in transitions["source"].tolist()]
         place = transitions["position"] - begun
         message = np.searchsorted(batch.starts, place, side="right") - 1
         first = np.searchsorted(message, message, side="left")

@@ -25,11 +25,14 @@ def by_partition(readings: Readings, catalog: Any) -> Iterator[tuple[int, Readin
     for partition in np.unique(home).tolist():
         if 0 <= partition < catalog.n_partitions:
             mine = home == partition
-            yield partition, Readings(
-                readings.sensor[mine],
-                readings.event_ms[mine],
-                readings.value[mine],
-                readings.quality[mine],
+            yield (
+                partition,
+                Readings(
+                    readings.sensor[mine],
+                    readings.event_ms[mine],
+                    readings.value[mine],
+                    readings.quality[mine],
+                ),
             )
 
 
