@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.carry import carry
 from engine.controls import NewRules
 from engine.errors import RulesError
 from engine.messages import Batch, Control, Rejected, decode_messages
@@ -194,5 +195,5 @@ class PartitionLine:
             return
         if digest != self.rules:
             plan, state = self.plans.plan(digest)
-            raise NotImplementedError  # carry
+            self.pipeline = carry(self.pipeline, plan, state)
             out.new_rules = digest
