@@ -11,18 +11,29 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from engine.alerts import AlertRecords
+from engine.carry_out import carry_out
+from engine.commands import Command
 from engine.plan import Plan
 from engine.readings import Readings
 from engine.shards import Shard, cut_shards, in_log_order, shard_of
 from engine.state import State
+from engine.traces import encode_trace
 from kernels.layout import COUNT_NAMES, TRANSITION
 
 Array = np.ndarray[Any, Any]
+
+
+class Outcome(NamedTuple):
+    """What became of a command: its alert records, and why it was refused if it was."""
+
+    records: list[bytes]
+    reason: str | None = None
+    detail: str = ""
 
 
 class Pipeline:
@@ -62,6 +73,17 @@ class Pipeline:
             self.n_foreign += self._count_foreign(readings.sensor)
         run = map if self._pool is None else self._pool.map
         return in_log_order(list(run(lambda shard: _flow(shard, readings), self.shards)))
+
+    def command(self, command: Command) -> Outcome:
+        """Take a command as the next record of the log: its trace, then the alerts it moves."""
+        refusal, trace, transitions = carry_out(self, command)
+        told = [] if trace is None else [encode_trace(self.records, command, trace)]
+        return Outcome([*told, *self.records.encode(transitions)], *(refusal or ()))
+
+    @property
+    def sources(self) -> tuple[int, int]:
+        """Return the line's sources: (first, one past the last)."""
+        return self.shards[0].sources[0], self.shards[-1].sources[1]
 
     @property
     def sources(self) -> tuple[int, int]:
