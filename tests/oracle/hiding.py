@@ -60,10 +60,7 @@ def refusal(fusion: Fusion, command: Command, index: int) -> str | None:
     """Return why a command of a known scope changes nothing, None if it does."""
     scope, _ = command.scope
     now_ms = fusion.told_ms
-    sources = concerned(fusion, scope, index)
-    if not sources:
-        return "other_partition"
-    source = fusion.sources[sources[0]]
+    source = fusion.sources[concerned(fusion, scope, index)[0]]
     pending = [window for window in fusion.windows if window.until_ms > now_ms]
     match command:
         case Acknowledge():

@@ -96,6 +96,8 @@ class Oracle:
         w = self.watermark_ms
         if index < 0:
             return Answer(f"unknown_{scope}", None, [])
+        if not hiding.concerned(self.fusion, scope, index):
+            return Answer("other_partition", None, [])
         if w is not None and command.event_ms - w > self.max_ahead_ms:
             return Answer("time_ahead", None, [])
         refused = hiding.refusal(self.fusion, command, index)
