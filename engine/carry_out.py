@@ -92,6 +92,24 @@ def carry_out(line: Pipeline, command: Command) -> Done:
     return Done(refusal, trace, transitions)
 
 
+def partitions_of(catalog: Catalog, command: Command) -> list[int]:
+    """Return the partitions that a command is for, empty if the catalog knows none."""
+    scope, name = command.scope
+    index = _index(catalog, scope, name)
+    if index < 0:
+        return []
+    bounds = np.asarray(catalog.partition_start)
+    if scope == "source":
+        about = np.array([index])
+    else:
+        about = np.flatnonzero(_of_scope(catalog, scope) == index)
+    return np.unique(np.searchsorted(bounds, about, side="right") - 1).tolist()
+
+
+def _of_scope(catalog: Catalog, scope: str) -> Array:
+    return catalog.district if scope == "district" else catalog.category
+
+
 def _index(catalog: Catalog, scope: str, name: str) -> int:
     """Return the index of what a command names, −1 if the catalog does not have it."""
     if scope == "source":
@@ -110,8 +128,7 @@ def _misplaced(line: Pipeline, command: Command, scope: str, index: int) -> Refu
     if scope == "source":
         here = first <= index < last
     else:
-        of_source = catalog.district if scope == "district" else catalog.category
-        here = bool((of_source[first:last] == index).any())
+        here = bool((_of_scope(catalog, scope)[first:last] == index).any())
     if not here:
         return Refusal("other_partition", f"{scope} {name} is not of this partition")
     watermark_ms = int(line.shards[0].clock["watermark_ms"][0])

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.alerts import AlertRecords
-from engine.carry_out import carry_out
-from engine.commands import Command
+from engine.carry_out import Refusal, carry_out
+from engine.commands import Command, key_of
 from engine.plan import Plan
 from engine.readings import Readings
 from engine.shards import Shard, cut_shards, in_log_order, shard_of
@@ -28,12 +28,11 @@ from kernels.layout import COUNT_NAMES, TRANSITION
 Array = np.ndarray[Any, Any]
 
 
-class Outcome(NamedTuple):
-    """What became of a command: its alert records, and why it was refused if it was."""
+class Answer(NamedTuple):
+    """What became of a command: (key, alert record) in order; why it was refused, if it was."""
 
-    records: list[bytes]
-    reason: str | None = None
-    detail: str = ""
+    alerts: list[tuple[bytes, bytes]]
+    refusal: Refusal | None
 
 
 class Pipeline:
@@ -74,16 +73,14 @@ class Pipeline:
         run = map if self._pool is None else self._pool.map
         return in_log_order(list(run(lambda shard: _flow(shard, readings), self.shards)))
 
-    def command(self, command: Command) -> Outcome:
+    def command(self, command: Command) -> Answer:
         """Take a command as the next record of the log: its trace, then the alerts it moves."""
         refusal, trace, transitions = carry_out(self, command)
         told = [] if trace is None else [encode_trace(self.records, command, trace)]
-        return Outcome([*told, *self.records.encode(transitions)], *(refusal or ()))
-
-    @property
-    def sources(self) -> tuple[int, int]:
-        """Return the line's sources: (first, one past the last)."""
-        return self.shards[0].sources[0], self.shards[-1].sources[1]
+        ids = [self.records.source(s).id.encode() for s in transitions["source"].tolist()]
+        keys = [key_of(command)] * len(told) + ids
+        records = [*told, *self.records.encode(transitions)]
+        return Answer(list(zip(keys, records, strict=True)), refusal)
 
     @property
     def sources(self) -> tuple[int, int]:

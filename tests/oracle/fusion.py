@@ -255,6 +255,8 @@ class Fusion:
             if shown_from == 0:
                 after = -1 if source.episode_ms is None else source.episode_ms + 1
                 source.episode_ms, source.seq = max(te, after), 0
+                source.reached = frozenset()
+            source.reached |= {source.shown} - {0}
             transitions.append(
                 self._transition(index, te, shown_from, verdict, trigger_ms=t, cause=cause, **why)
             )
@@ -365,25 +367,12 @@ class Fusion:
         """Rise at once; fall once something lower has been called for long enough."""
         hold_ms = self.categories[source.category].hold_ms
         if called >= source.level:
-<<<<<<< HEAD
-            if called > source.level == 0:
-                after = -1 if source.episode_ms is None else source.episode_ms + 1
-                source.episode_ms, source.seq = max(te, after), 0
-                source.reached = frozenset()
-            self._set_level(source, called)
-=======
             source.level, source.below_ms = called, None
->>>>>>> ad5c84b (WIP: hide and show sources by command)
             return
         if source.below_ms is None:
             source.below_ms = te
         if te - source.below_ms >= hold_ms:
-            self._set_level(source, called)
-
-    @staticmethod
-    def _set_level(source: Source, level: int) -> None:
-        source.level, source.below_ms = level, None
-        source.reached |= {level} - {0}
+            source.level, source.below_ms = called, None
 
     def _hidden(self, index: int) -> tuple[int, int]:
         """Return the highest level that is not shown now, and the cause of that."""
@@ -417,16 +406,10 @@ class Fusion:
             "rule": verdict.rule,
             "seq": source.seq,
             "kind": kind,
-<<<<<<< HEAD
-            "level_from": level_from,
-            "level": source.level,
-            "cause": verdict.cause,
-            "reached": sum(2**level for level in source.reached),
-=======
             "level_from": shown_from,
             "level": source.shown,
             "standing": source.level,
->>>>>>> ad5c84b (WIP: hide and show sources by command)
+            "reached": sum(2**level for level in source.reached),
         }
         source.seq += 1
         return transition
