@@ -30,7 +30,7 @@ Array = np.ndarray[Any, Any]
 STATIC_CLASSES = ("none", "blue", "yellow", "red")
 _FIELDS = (
     "event_ms", "episode_ms", "score", "factor", "coupled_percent", "contributor", "source",
-    "coupled_from", "rule", "seq", "kind", "level_from", "level", "cause", "late",
+    "coupled_from", "rule", "seq", "kind", "level_from", "level", "standing", "cause", "late",
 )  # fmt: skip
 LEAST_SHARE = 10
 LEAST_PERCENT = 1.0
@@ -145,6 +145,7 @@ class AlertRecords:
         kind: int,
         level_from: int,
         level: int,
+        standing: int,
         cause: int,
         late: int,
     ) -> dict[str, Any]:
@@ -162,12 +163,14 @@ class AlertRecords:
         if coupled is not None and kind != CLEAR:
             reasons.append(f"influenced by {coupled['source']}")
         time = self._clock.local(event_ms)
+        hidden = {"standing": LEVEL_NAMES[standing]} if standing > level else {}
         return {
             "alert_id": alert_id(known.id, episode_ms),
             "seq": seq,
             "transition": TRANSITION_NAMES[kind],
             "level": LEVEL_NAMES[level],
             "level_from": LEVEL_NAMES[level_from],
+            **hidden,
             "score": round(score, 1),
             "event_ms": event_ms,
             "time": time,
@@ -184,7 +187,9 @@ class AlertRecords:
             "place": known.place,
             "responsible": known.responsible,
             "rules": self.digest,
-            "text": sentence(known.who, kind, LEVEL_NAMES[level], time, score, reasons),
+            "text": sentence(
+                known.who, kind, LEVEL_NAMES[standing], time, score, reasons, CAUSE_NAMES[cause]
+            ),
         }
 
     def _reasons(self, parts: list[tuple[Any, ...]], named: list[dict[str, Any]]) -> list[str]:
@@ -237,6 +242,15 @@ class AlertRecords:
         self._measures[row, kind, level, window] = measure
         return measure
 
+    def source(self, index: int) -> Source:
+        """Return what alert records say of a source."""
+        self._learn_sources(np.array([index]))
+        return self._known[index]
+
+    def local(self, event_ms: int) -> str:
+        """Return an event time as alert records write it."""
+        return self._clock.local(event_ms)
+
     def _learn(self, transitions: Array) -> None:
         """Read what the catalog says of new sources and sensors, a column at a time."""
         catalog = self.plan.catalog
@@ -246,20 +260,10 @@ class AlertRecords:
         if len(self._known) + len(self._sensors) > MOST_KNOWN:
             self._known.clear()
             self._sensors.clear()
-        sources = np.array([i for i in sources.tolist() if i not in self._known], np.int64)
+        self._learn_sources(sources)
         sensors = np.array(
             [i for i in sensors.tolist() if i >= 0 and i not in self._sensors], np.int64
         )
-        text = [
-            getattr(catalog, key).take(pa.array(sources)).to_pylist()
-            for key in ("source_id", "name", "grid", "owner", "contact")
-        ]
-        numbers = [
-            getattr(catalog, key)[sources].tolist()
-            for key in ("lon", "lat", "district", "category", "static_class")
-        ]
-        for source, *fields in zip(sources.tolist(), *text, *numbers, strict=True):
-            self._known[source] = self._describe_source(*fields)
         quantities = catalog.quantity[sensors]
         homes = catalog.sensor_source[sensors]
         spans = zip(
@@ -287,6 +291,20 @@ class AlertRecords:
                 row=row,
                 silent_s=float(self.plan.absent_ms[sensor]) / 1000,
             )
+
+    def _learn_sources(self, sources: Array) -> None:
+        catalog = self.plan.catalog
+        sources = np.array([i for i in sources.tolist() if i not in self._known], np.int64)
+        text = [
+            getattr(catalog, key).take(pa.array(sources)).to_pylist()
+            for key in ("source_id", "name", "grid", "owner", "contact")
+        ]
+        numbers = [
+            getattr(catalog, key)[sources].tolist()
+            for key in ("lon", "lat", "district", "category", "static_class")
+        ]
+        for source, *fields in zip(sources.tolist(), *text, *numbers, strict=True):
+            self._known[source] = self._describe_source(*fields)
 
     def _describe_source(
         self,

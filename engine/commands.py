@@ -154,6 +154,12 @@ def encode(command: Command) -> bytes:
     return orjson.dumps({KEY: command.name, **kept})
 
 
+def key_of(command: Command) -> bytes:
+    """Return the key of a message about a command: the source's id, or `district:…`."""
+    scope, name = command.scope
+    return (name if scope == "source" else f"{scope}:{name}").encode()
+
+
 def _json(payload: bytes | bytearray | memoryview) -> Mapping[str, Any]:
     try:
         found = orjson.loads(payload)

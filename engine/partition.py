@@ -162,8 +162,11 @@ class PartitionLine:
                 self._switch(step.index, step.record, out)
             else:
                 offset = offsets[step.index]
-                for index, (key, record) in enumerate(self.pipeline.command(step.record)):
+                alerts, refusal = self.pipeline.command(step.record)
+                for index, (key, record) in enumerate(alerts):
                     out.alerts.append(Alert(offset, index, key, record))
+                if refusal is not None:
+                    out.rejects.append(Rejected(step.index, *refusal, 1, []))
         self.next_offset = offsets[-1] + 1
         return out
 

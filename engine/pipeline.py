@@ -11,18 +11,28 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from engine.alerts import AlertRecords
+from engine.carry_out import Refusal, carry_out
+from engine.commands import Command, key_of
 from engine.plan import Plan
 from engine.readings import Readings
 from engine.shards import Shard, cut_shards, in_log_order, shard_of
 from engine.state import State
+from engine.traces import encode_trace
 from kernels.layout import COUNT_NAMES, TRANSITION
 
 Array = np.ndarray[Any, Any]
+
+
+class Answer(NamedTuple):
+    """What became of a command: (key, alert record) in order; why it was refused, if it was."""
+
+    alerts: list[tuple[bytes, bytes]]
+    refusal: Refusal | None
 
 
 class Pipeline:
@@ -62,6 +72,15 @@ class Pipeline:
             self.n_foreign += self._count_foreign(readings.sensor)
         run = map if self._pool is None else self._pool.map
         return in_log_order(list(run(lambda shard: _flow(shard, readings), self.shards)))
+
+    def command(self, command: Command) -> Answer:
+        """Take a command as the next record of the log: its trace, then the alerts it moves."""
+        refusal, trace, transitions = carry_out(self, command)
+        told = [] if trace is None else [encode_trace(self.records, command, trace)]
+        ids = [self.records.source(s).id.encode() for s in transitions["source"].tolist()]
+        keys = [key_of(command)] * len(told) + ids
+        records = [*told, *self.records.encode(transitions)]
+        return Answer(list(zip(keys, records, strict=True)), refusal)
 
     @property
     def sources(self) -> tuple[int, int]:

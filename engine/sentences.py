@@ -68,11 +68,30 @@ def describe(what: str, part: dict[str, Any]) -> str:
             return f"{what} jumped by {shown}{beyond}"
 
 
+_HIDING = {
+    "shelved": "{level} alert shelved",
+    "suppressed": "{level} alert suppressed, maintenance",
+    "out_of_service": "{level} alert not shown, out of service",
+    "returned": "{level} alert shown again",
+}
+
+
 def sentence(
-    who: str, transition: int, level: str, time: str, score: float, reasons: list[str]
+    who: str,
+    transition: int,
+    level: str,
+    time: str,
+    score: float,
+    reasons: list[str],
+    cause: str = "score",
 ) -> str:
-    """Return the whole sentence; ``transition`` as in ``kernels.layout``, ``time`` ISO-8601."""
-    if transition == RAISE:
+    """Return the whole sentence; ``transition`` as in ``kernels.layout``, ``time`` ISO-8601.
+
+    ``level`` is the one that stands, shown or hidden.
+    """
+    if cause in _HIDING:
+        start = f"{who}: {_HIDING[cause].format(level=level)}"
+    elif transition == RAISE:
         start = f"{who}: {level} alert"
     elif transition == ESCALATE:
         start = f"{who}: raised to {level}"

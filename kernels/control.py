@@ -1,4 +1,4 @@
-"""Records of the log that are no readings: ticks and acknowledgements."""
+"""Records of the log that are no readings: ticks, acknowledgements, what commands are about."""
 
 import numpy as np
 
@@ -8,6 +8,8 @@ from kernels.layout import (
     ACKNOWLEDGE,
     BLOCK_SHIFT,
     HIGH,
+    JUDGE_CATEGORY,
+    JUDGE_SOURCE,
     LOW,
     TICK,
     TICKS,
@@ -41,11 +43,7 @@ def take_tick(t_ms, position, shard, clock, hot, cold, params, absent_ms, block_
         return n, False
     clock.block = 0
     clock.tick_ms = max(clock.tick_ms, t_ms)
-    change = changes[n]
-    change.position = position
-    change.event_ms = t_ms
-    change.sensor = TICK
-    return n + 1, True
+    return pass_on(TICK, t_ms, 0.0, position, changes, n), True
 
 
 @step
@@ -75,12 +73,25 @@ def take_acknowledge(source, position, t_ms, shard, hot, cold, params, sensor_st
 
 
 @step
+def pass_on(s, t_ms, value, position, changes, n):
+    """Hand a record to fusion as it is; return the number of changes."""
+    change = changes[n]
+    change.position = position
+    change.event_ms = t_ms
+    change.value = value
+    change.sensor = s
+    return n + 1
+
+
+@step
 def take_control(
     s, t_ms, value, why, position, shard, clock, hot, cold, params, absent_ms, sensor_start,
     block_due_ms, changes, n,
 ):  # fmt: skip
     """Take a record that is no reading of a known sensor; return (changes, done)."""
     counts_all = shard[2]
+    if JUDGE_CATEGORY <= s <= JUDGE_SOURCE:
+        return pass_on(s, t_ms, value, position, changes, n), True
     if s != TICK and s != ACKNOWLEDGE:
         clock.counts[UNKNOWN_SENSOR] += counts_all
     elif why == TIME_OUT_OF_BOUNDS:

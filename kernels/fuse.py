@@ -18,10 +18,9 @@ from kernels.layout import (
     BY_LIMIT,
     BY_RULE,
     BY_SCORE,
-    CLEAR,
-    DE_ESCALATE,
-    ESCALATE,
     FAR_FUTURE_MS,
+    IS_BACK,
+    JUDGE_SOURCE,
     N_CONTRIBUTORS,
     NEVER,
     NO_KIND,
@@ -29,6 +28,7 @@ from kernels.layout import (
     TICK,
 )
 from kernels.pack import level_of, limit_level, strongest
+from kernels.show import concerns, hidden_level, next_showing_ms, show
 
 CHANGED, DUE, CONTEXT_TURNED = range(3)
 """Phases within one record of the log, in their order."""
@@ -244,32 +244,14 @@ def fused_score(source, now_s, graph, signals, rows, params, categories):
 
 @step
 def move_level(called, now_ms, s, category):
-    """Move a source to the level called for: up at once, down once it was called for long enough.
-
-    Returns the kind of transition, -1 for none; a rise from normal begins an episode.
-    """
-    level = np.int64(s.level)
-    if called == level:
-        s.below_ms = NEVER
-        return -1
-    if called < level:
+    """Move a source to the level called for: up at once, down once called for long enough."""
+    if called < s.level:
         if s.below_ms == NEVER:
             s.below_ms = now_ms
         if now_ms - s.below_ms < category.hold_ms:
-            return -1
+            return
     s.below_ms = NEVER
     s.level = called
-    if level == 0:
-        s.reached = 0
-    if called > 0:
-        s.reached |= 1 << called
-    if called < level:
-        return CLEAR if called == 0 else DE_ESCALATE
-    if level > 0:
-        return ESCALATE
-    s.seq = 0
-    s.episode_ms = now_ms if s.episode_ms == NEVER else max(now_ms, s.episode_ms + 1)
-    return RAISE
 
 
 @step
@@ -310,13 +292,22 @@ def judge_source(source, t_ms, why, plan, state, transitions, n):
     by_limit = limit_floor(source, graph, signals, rows, params)
     by_rule, rule = rule_floor(source, graph, signals, rows, params, terms, rules)
     called = max(by_score, by_limit, by_rule)
-    kind = move_level(called, now_ms, s, category)
+    move_level(called, now_ms, s, category)
+    level = np.int64(s.level)
+    shown_from = np.int64(s.shown)
+    hidden, hidden_by = hidden_level(source, s, graph, clocks[0])
+    shown = level if level > hidden else 0
+    kind = show(shown, now_ms, s)
     if kind >= 0:
         cause = BY_SCORE
         if by_rule == called and by_rule > max(by_limit, by_score):
             cause = BY_RULE
         elif by_limit > by_score and by_limit >= by_rule:
             cause = BY_LIMIT
+        if shown < level:
+            cause = hidden_by
+        elif kind == RAISE and level <= level_from:
+            cause = IS_BACK
         transition = transitions[n]
         n += 1
         transition.position = why[3]
@@ -333,8 +324,9 @@ def judge_source(source, t_ms, why, plan, state, transitions, n):
         transition.seq = s.seq
         transition.phase = why[0]
         transition.kind = kind
-        transition.level_from = level_from
-        transition.level = called
+        transition.level_from = shown_from
+        transition.level = shown
+        transition.standing = level
         transition.cause = cause
         transition.late = why[2]
         transition.reached = s.reached
@@ -344,6 +336,8 @@ def judge_source(source, t_ms, why, plan, state, transitions, n):
         s.seq += 1
 
     due_ms = next_due_ms(now_ms, score, half_life_ms, s, category)
+    if level > 0:
+        due_ms = min(due_ms, next_showing_ms(source, s, graph, clocks[0]))
     if due_ms < FAR_FUTURE_MS:
         schedule(source, due_ms, clocks[0], agenda, sources)
     else:
@@ -380,10 +374,12 @@ def take_time(now_ms, position, shard, plan, state, transitions, n):
         if n + ROOM > len(transitions):
             return n, False
         unschedule(source, clock, agenda, sources)
+        clock.told_ms = max(clock.told_ms, due_ms)
         why = (np.int64(DUE), source, np.int64(0), position)
         n = judge_source(source, due_ms, why, plan, state, transitions, n)
     # What a turn makes due waits for the next tick, also when this one has to be given again.
     clock.turning = 1
+    clock.told_ms = max(clock.told_ms, now_ms)
     while clock.context_ms <= now_ms:
         turn_ms = clock.context_ms
         source = max(np.int64(clock.context_source), shard[0])
@@ -398,6 +394,35 @@ def take_time(now_ms, position, shard, plan, state, transitions, n):
         clock.context_source = 0
         clock.context_ms = next_turn_ms(turn_ms, contexts)
     clock.turning = 0
+    return n, True
+
+
+@step
+def take_command(change, shard, plan, state, transitions, n):
+    """Judge the sources that a command is about, as far as they are not normal, in order.
+
+    Returns (transitions, done). Not done means that the transitions are full, and that the same
+    change must be given again.
+    """
+    clocks, _, sources, _ = state
+    graph = plan[2]
+    clock = clocks[0]
+    scope = np.int64(change.sensor)
+    index = np.int64(change.value)
+    source = max(np.int64(clock.context_source), shard[0])
+    last = shard[1]
+    if scope == JUDGE_SOURCE:
+        source = max(index, shard[0])
+        last = min(index + 1, shard[1])
+    while source < last:
+        if sources[source].level > 0 and concerns(scope, index, source, graph):
+            if n + ROOM > len(transitions):
+                clock.context_source = source
+                return n, False
+            why = (np.int64(CHANGED), source, np.int64(0), change.position)
+            n = judge_source(source, change.event_ms, why, plan, state, transitions, n)
+        source += 1
+    clock.context_source = 0
     return n, True
 
 
@@ -427,6 +452,12 @@ def fuse(changes, n_changes, start, shard, plan, state, transitions):
             n, done = take_time(
                 change.event_ms, change.position, shard, plan, state, transitions, n
             )
+            if not done:
+                break
+            i += 1
+            continue
+        if sensor < 0:
+            n, done = take_command(change, shard, plan, state, transitions, n)
             if not done:
                 break
             i += 1

@@ -38,6 +38,8 @@ ACKNOWLEDGE = -2
 """The record's value is the index of a source whose latching limits may let go."""
 UNKNOWN = -3
 """The reading's sensor is not in the catalog."""
+JUDGE_SOURCE, JUDGE_DISTRICT, JUDGE_CATEGORY = -4, -5, -6
+"""The record's value is the index of what a command was about; never from the wire."""
 
 # Why a reading did not reach the detectors, and what was noticed of those that did.
 (
@@ -160,13 +162,29 @@ SOURCE = np.dtype(
         ("episode_ms", "<i8"),  # start of the running or last episode; NEVER before the first
         ("due_ms", "<i8"),  # when the source must be judged again; key in the agenda
         ("score", "<f8"),
+        ("shelved_ms", "<i8"),  # shelved until then; 0 before the first time
         ("place", "<i4"),  # place in the agenda; -1 if not in it
         ("seq", "<u4"),  # transitions so far in the episode
         ("level", "u1"),
         ("reached", "u1"),  # bit k: the running or last episode was at level k
-        ("spare", "u1", (6,)),
+        ("shown", "u1"),  # the level, or normal where it is hidden
+        ("out_of_service", "u1"),
+        ("spare", "u1", (4,)),
     ]
 )
+assert SOURCE.itemsize == 64
+
+SUPPRESSED = np.dtype(
+    [
+        ("from_ms", "<i8"),
+        ("until_ms", "<i8"),
+        ("scope", "<i4"),  # JUDGE_SOURCE, JUDGE_DISTRICT or JUDGE_CATEGORY
+        ("index", "<i4"),  # of the source, district or category
+    ]
+)
+"""A maintenance window."""
+MAX_SUPPRESSED = 256
+"""Maintenance windows, begun and planned, that a partition keeps."""
 
 CLOCK = np.dtype(
     [
@@ -178,8 +196,11 @@ CLOCK = np.dtype(
         ("n_agenda", "<i8"),
         ("edge", "<i8"),  # of a change begun: 1 + how many of the coupled sources were judged
         ("turning", "<i8"),  # 1: of the running tick only turns of contexts are left
-        ("context_source", "<i8"),  # where the turn of a context goes on
+        ("context_source", "<i8"),  # where the turn of a context, or a command, goes on
+        ("told_ms", "<i8"),  # how far ticks have moved time in fusion
         ("counts", "<i8", (N_COUNTS,)),
+        ("n_suppressed", "<i8"),
+        ("suppressed", SUPPRESSED, (MAX_SUPPRESSED,)),
     ]
 )
 """One record a partition."""
@@ -329,7 +350,7 @@ CHANGE = np.dtype(
         ("event_ms", "<i8"),
         ("value", "<f8"),  # of the strongest kind; NaN: not measured anew, what was noted stands
         ("levels", "<i8"),
-        ("sensor", "<i4"),  # TICK: time moved to event_ms
+        ("sensor", "<i4"),  # TICK: time moved to event_ms; JUDGE_…: a command about value
         ("which", "u1"),  # low nibble: window number; high nibble: the strongest kind
         ("late", "u1"),
         ("spare", "<u2"),
@@ -353,8 +374,8 @@ N_CONTRIBUTORS = 3
 # Transitions of an episode, and what set the level.
 RAISE, ESCALATE, DE_ESCALATE, CLEAR = range(4)
 TRANSITION_NAMES = ("raise", "escalate", "de-escalate", "clear")
-BY_SCORE, BY_LIMIT, BY_RULE = range(3)
-CAUSE_NAMES = ("score", "limit", "rule")
+BY_SCORE, BY_LIMIT, BY_RULE, IS_SHELVED, IS_SUPPRESSED, IS_OUT_OF_SERVICE, IS_BACK = range(7)
+CAUSE_NAMES = ("score", "limit", "rule", "shelved", "suppressed", "out_of_service", "returned")
 
 TRANSITION = np.dtype(
     [
@@ -378,10 +399,11 @@ TRANSITION = np.dtype(
         ("cause", "u1"),
         ("late", "u1"),
         ("reached", "u1"),  # bit k: the episode was at level k, this transition's included
-        ("spare", "u1", (5,)),
+        ("standing", "u1"),  # the level that is shown, or hidden
+        ("spare", "u1", (4,)),
     ]
 )
-"""What fusion hands to the alert records: one change of one source's level."""
+"""What fusion hands to the alert records: one change of what is shown of a source."""
 
 FADE_STEPS = 64
 FADE = 2.0 ** (-np.arange(FADE_STEPS) / FADE_STEPS)

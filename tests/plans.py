@@ -8,8 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from engine.plan_params import set_near, set_quiet
+from engine.resolver import Resolver
 from kernels.layout import (
     CATEGORY,
     CONTEXT,
@@ -113,10 +115,15 @@ def make_plan(
     per_sensor = params[row] if len(row) else params[:0]
     by_origin = sorted(edges, key=lambda edge: edge[0])
     by_target = sorted(edges, key=lambda edge: edge[1])
+    source_id = pa.array([f"source-{i}" for i in range(n_sources)], pa.large_string())
     catalog = SimpleNamespace(
         digest="0" * 32,
         partition_start=_partitions(n_sources, edges),
         n_sources=n_sources,
+        source_id=source_id,
+        source_resolver=lambda: Resolver.of(source_id),
+        districts=["east", "west", "north", "south", "inner", "outer"],
+        categories=[f"kind-{c}" for c in range(1 + max(source_category or [0], default=0))],
         n_sensors=len(row),
         sensor_start=_starts(counts),
         sensor_source=np.repeat(np.arange(n_sources, dtype=np.int32), counts),

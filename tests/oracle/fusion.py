@@ -16,13 +16,20 @@ from kernels.layout import (
     FADE,
     FADE_STEPS,
     HIGH,
+    IS_BACK,
+    IS_OUT_OF_SERVICE,
+    IS_SHELVED,
+    IS_SUPPRESSED,
     LOW,
     N_CONTRIBUTORS,
     N_KINDS,
     NO_KIND,
+    ORANGE,
     RAISE,
+    RED,
 )
 from tests.oracle.detectors import ladder
+from tests.oracle.hiding import Window
 from tests.oracle.numbers import f32, plain_list, plain_rows
 from tests.oracle.sensor import Change, strongest
 
@@ -79,6 +86,9 @@ class Source:
     seq: int = 0
     reached: frozenset[int] = frozenset()
     level: int = 0
+    shown: int = 0
+    shelved_until_ms: int = 0
+    out_of_service: bool = False
     score: float = 0.0
 
 
@@ -129,6 +139,8 @@ class Fusion:
         turns = {c.from_ms for c in self.contexts} | {c.to_ms for c in self.contexts}
         self.turns = sorted(turns)  # when a context begins or ends; those passed are taken off
         self.sources = _sources(catalog, plan.coupled_weight)
+        self.told_ms = 0  # how far ticks have moved time
+        self.windows: list[Window] = []
 
     # What moves a source
 
@@ -159,9 +171,11 @@ class Fusion:
             if not due or min(due)[0] > t:
                 break
             due_ms, index = min(due)
+            self.told_ms = max(self.told_ms, due_ms)
             self._judge(
                 index, due_ms, transitions, position=position, trigger=index, phase=DUE, late=0
             )
+        self.told_ms = max(self.told_ms, t)
         while self.turns and self.turns[0] <= t:
             turn_ms = self.turns.pop(0)
             for index, source in enumerate(self.sources):
@@ -175,6 +189,16 @@ class Fusion:
                         phase=CONTEXT_TURNED,
                         late=0,
                     )
+        return transitions
+
+    def command(self, sources: list[int], t: int, position: int) -> list[dict[str, Any]]:
+        """Judge what a command was about, but for sources at normal: they show nothing anyway."""
+        transitions: list[dict[str, Any]] = []
+        for index in sources:
+            if self.sources[index].level > 0:
+                self._judge(
+                    index, t, transitions, position=position, trigger=index, phase=CHANGED, late=0
+                )
         return transitions
 
     # Signals
@@ -218,13 +242,25 @@ class Fusion:
         source.last_ms = te
         verdict = self._verdict(source, te)
         source.score = verdict.score
-        level_from = source.level
+        level_from, shown_from = source.level, source.shown
         self._move_level(source, verdict.called, te)
-        if source.level != level_from:
+        hidden, hider = self._hidden(index)
+        source.shown = source.level if source.level > hidden else 0
+        if source.shown != shown_from:
+            cause = verdict.cause
+            if source.shown < source.level:
+                cause = hider
+            elif shown_from == 0 and source.level <= level_from:
+                cause = IS_BACK
+            if shown_from == 0:
+                after = -1 if source.episode_ms is None else source.episode_ms + 1
+                source.episode_ms, source.seq = max(te, after), 0
+                source.reached = frozenset()
+            source.reached |= {source.shown} - {0}
             transitions.append(
-                self._transition(index, te, level_from, verdict, trigger_ms=t, **why)
+                self._transition(index, te, shown_from, verdict, trigger_ms=t, cause=cause, **why)
             )
-        source.due_ms = self._due_ms(source, te)
+        source.due_ms = self._due_ms(index, te)
 
     def _verdict(self, source: Source, te: int) -> Verdict:
         category = self.categories[source.category]
@@ -331,30 +367,32 @@ class Fusion:
         """Rise at once; fall once something lower has been called for long enough."""
         hold_ms = self.categories[source.category].hold_ms
         if called >= source.level:
-            if called > source.level == 0:
-                after = -1 if source.episode_ms is None else source.episode_ms + 1
-                source.episode_ms, source.seq = max(te, after), 0
-                source.reached = frozenset()
-            self._set_level(source, called)
+            source.level, source.below_ms = called, None
             return
         if source.below_ms is None:
             source.below_ms = te
         if te - source.below_ms >= hold_ms:
-            self._set_level(source, called)
+            source.level, source.below_ms = called, None
 
-    @staticmethod
-    def _set_level(source: Source, level: int) -> None:
-        source.level, source.below_ms = level, None
-        source.reached |= {level} - {0}
+    def _hidden(self, index: int) -> tuple[int, int]:
+        """Return the highest level that is not shown now, and the cause of that."""
+        source = self.sources[index]
+        if source.out_of_service:
+            return RED, IS_OUT_OF_SERVICE
+        if self.told_ms < source.shelved_until_ms:
+            return ORANGE, IS_SHELVED
+        if any(w.begun(self.told_ms) and w.concerns(index, source) for w in self.windows):
+            return ORANGE, IS_SUPPRESSED
+        return 0, IS_BACK
 
     def _transition(
-        self, index: int, te: int, level_from: int, verdict: Verdict, **why: int
+        self, index: int, te: int, shown_from: int, verdict: Verdict, **why: int
     ) -> dict[str, Any]:
         source = self.sources[index]
-        if source.level > level_from:
-            kind = RAISE if level_from == 0 else ESCALATE
+        if source.shown > shown_from:
+            kind = RAISE if shown_from == 0 else ESCALATE
         else:
-            kind = CLEAR if source.level == 0 else DE_ESCALATE
+            kind = CLEAR if source.shown == 0 else DE_ESCALATE
         transition = {
             **why,
             "event_ms": te,
@@ -368,17 +406,24 @@ class Fusion:
             "rule": verdict.rule,
             "seq": source.seq,
             "kind": kind,
-            "level_from": level_from,
-            "level": source.level,
-            "cause": verdict.cause,
+            "level_from": shown_from,
+            "level": source.shown,
+            "standing": source.level,
             "reached": sum(2**level for level in source.reached),
         }
         source.seq += 1
         return transition
 
-    def _due_ms(self, source: Source, te: int) -> int | None:
+    def _due_ms(self, index: int, te: int) -> int | None:
         """Return when the source must be judged again though nothing changes."""
+        source = self.sources[index]
         due = []
+        if source.level > 0:
+            ends = [source.shelved_until_ms]
+            for window in self.windows:
+                if window.concerns(index, source):
+                    ends += [window.from_ms, window.until_ms]
+            due += [end_ms for end_ms in ends if end_ms > self.told_ms]
         if source.below_ms is not None:
             due.append(source.below_ms + self.categories[source.category].hold_ms)
         fade_due_ms = self._fade_due_ms(source, te)

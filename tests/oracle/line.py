@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from engine.commands import Acknowledge, Command
 from kernels.layout import (
     ACKNOWLEDGE,
     COUNT_NAMES,
@@ -17,6 +18,7 @@ from kernels.layout import (
     TIME_TOO_LATE,
     UNKNOWN_SENSOR,
 )
+from tests.oracle import hiding
 from tests.oracle.fusion import Fusion
 from tests.oracle.numbers import plain_list, plain_rows
 from tests.oracle.sensor import Change, Sensor
@@ -29,6 +31,14 @@ class Record(NamedTuple):
     event_ms: int
     value: float = 0.0
     quality: int = 0
+
+
+class Answer(NamedTuple):
+    """What became of a command: why it is refused, or what people are told; and transitions."""
+
+    refused: str | None
+    told: hiding.Told | None
+    transitions: list[dict[str, Any]]
 
 
 class Oracle:
@@ -48,6 +58,7 @@ class Oracle:
             own_windows = windows[row.first_window : row.first_window + row.n_windows]
             self.sensors.append(Sensor(index, row, own_windows, absent_ms))
         self.sensor_start = plain_list(plan.catalog.sensor_start)
+        self.catalog = plan.catalog
         self.late_after_ms = int(plan.late_after_ms)
         self.max_ahead_ms = int(plan.max_ahead_ms)
         self.max_late_ms = int(plan.max_late_ms)
@@ -72,6 +83,33 @@ class Oracle:
             self._reading(record, transitions)
         self.position += 1
         return transitions
+
+    def command(self, command: Command) -> Answer:
+        """Take one command, a record of the log like any other."""
+        scope, name = command.scope
+        index = hiding.index_of(self.catalog, scope, name)
+        answer = self._command(command, scope, index)
+        self.position += 1
+        return answer
+
+    def _command(self, command: Command, scope: str, index: int) -> Answer:
+        w = self.watermark_ms
+        if index < 0:
+            return Answer(f"unknown_{scope}", None, [])
+        if not hiding.concerned(self.fusion, scope, index):
+            return Answer("other_partition", None, [])
+        if w is not None and command.event_ms - w > self.max_ahead_ms:
+            return Answer("time_ahead", None, [])
+        refused = hiding.refusal(self.fusion, command, index)
+        told = None if refused else hiding.carry_out(self.fusion, command, index)
+        transitions: list[dict[str, Any]] = []
+        if isinstance(command, Acknowledge):
+            record = Record(ACKNOWLEDGE, command.event_ms, float(index))
+            self._acknowledge(record, transitions)
+        elif told:
+            about = hiding.concerned(self.fusion, scope, index)
+            transitions = self.fusion.command(about, command.event_ms, self.position)
+        return Answer(refused, told, transitions)
 
     def _reading(self, record: Record, transitions: list[dict[str, Any]]) -> None:
         if not 0 <= record.sensor < len(self.sensors):

@@ -1,0 +1,88 @@
+"""Traces: the records that show people which commands were taken, who gave them, when and why.
+
+A trace is an alert record whose transition is the command's name and which moves no level. In an
+episode that is shown it has the next number; outside of one it has no `alert_id` and no `seq`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import orjson
+
+from engine.alerts import AlertRecords, alert_id
+from engine.carry_out import Trace
+from engine.commands import Command, Shelve, Suppress
+from kernels.layout import LEVEL_NAMES
+
+
+def encode_trace(records: AlertRecords, command: Command, trace: Trace) -> bytes:
+    """Return the trace of a command as JSON."""
+    scope, name = command.scope
+    known = None if trace.source is None else records.source(trace.source)
+    who = f"{scope} {name}" if known is None else known.who
+    level = LEVEL_NAMES[trace.level]
+    time = records.local(trace.event_ms)
+    episode = None
+    if known is not None and trace.episode_ms is not None:
+        episode = alert_id(known.id, trace.episode_ms)
+    record: dict[str, Any] = {
+        "alert_id": episode,
+        "seq": trace.seq,
+        "transition": command.name,
+        "level": level,
+        "level_from": level,
+        "score": round(trace.score, 1),
+        "event_ms": trace.event_ms,
+        "time": time,
+        "late": False,
+        "episode_ms": trace.episode_ms,
+        "source": known and known.id,
+        "category": known.category if known else name if scope == "category" else None,
+        "static_class": known and known.static_class,
+        "cause": "command",
+        "rule": None,
+        "factor": None,
+        "contributors": [],
+        "coupled_from": None,
+        "place": known.place if known else {"district": name} if scope == "district" else None,
+        "responsible": known and known.responsible,
+        "rules": records.digest,
+        "command": {
+            field.name: value
+            for field in fields(command)
+            if (value := getattr(command, field.name)) is not None or field.name == "note"
+        },
+        "text": _text(records, command, who, level, time),
+    }
+    return orjson.dumps(record)
+
+
+def _text(records: AlertRecords, command: Command, who: str, level: str, time: str) -> str:
+    """Return the plain sentence: who did what, until when, and why."""
+    by = f"by {command.by} at {_moment(time)}"
+    match command:
+        case Shelve():
+            until = _moment(records.local(command.until_ms))
+            text = f"{who}: shelved until {until} {by}; a red alert is shown all the same"
+        case Suppress():
+            start, end = (_moment(records.local(ms)) for ms in (command.from_ms, command.until_ms))
+            what = f"maintenance from {start} until {end}, set"
+            text = f"{who}: {what} {by}; a red alert is shown all the same"
+        case _:
+            text = f"{who}: {_WHAT[command.name].format(level=level)} {by}"
+    return f"{text}: {command.note}." if command.note else f"{text}."
+
+
+_WHAT: dict[str, str] = {
+    "acknowledge": "{level} alert acknowledged",
+    "unshelve": "no longer shelved, set",
+    "unsuppress": "every maintenance window ended",
+    "out_of_service": "out of service, nothing is shown, set",
+    "in_service": "back in service, set",
+}
+
+
+def _moment(time: str) -> str:
+    return f"{time[:10]} {time[11:19]}"
