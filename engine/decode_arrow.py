@@ -72,8 +72,8 @@ def _decode_stream(payload: bytes, catalog: Any, rejects: Rejects) -> Rows:
     batches = list(reader)
     for batch in batches:
         _check(batch)
-    if len(batches) == 1 and facts.dense:
-        _remember(payload, buffer.address, frames, batches[0], facts)
+    if len(batches) == 1 and facts.simple:
+        _remember(payload, buffer.address, frames, batches[0], facts, facts.simple)
     return _decoded(batches, facts, catalog, rejects)
 
 
@@ -94,6 +94,8 @@ class _Facts(NamedTuple):
     dense: bool
     digest: bytes | None
     all_wanted: bool
+    simple: list[np.dtype[Any]] | None
+    """The types of columns that are used as they lie, None if one is not."""
 
 
 def _facts_of(schema: pa.Schema) -> _Facts:
@@ -119,7 +121,12 @@ def _facts_of(schema: pa.Schema) -> _Facts:
         raise Refusal("wrong_schema", f"quality: must be uint8, not {kind}")
     wanted = [found[0] for found in places.values() if found]
     digest = (schema.metadata or {}).get(CATALOG_KEY)
-    return _Facts(wanted, graded, dense, digest, len(wanted) == len(schema))
+    kinds = [_SIMPLE[name].get(schema.field(name).type) for name in _COLUMNS[: 3 + graded]]
+    simple = [kind for kind in kinds if kind is not None]
+    return _Facts(
+        wanted, graded, dense, digest, len(wanted) == len(schema),
+        simple if len(simple) == len(kinds) else None,
+    )  # fmt: skip
 
 
 def _check_catalog(facts: _Facts, catalog: Any) -> None:
@@ -262,16 +269,20 @@ def _known_layout(payload: bytes, catalog: Any) -> Rows | None:
 
 
 def _remember(
-    payload: bytes, address: int, frames: Frames, batch: pa.RecordBatch, facts: _Facts
+    payload: bytes,
+    address: int,
+    frames: Frames,
+    batch: pa.RecordBatch,
+    facts: _Facts,
+    dtypes: list[np.dtype[Any]],
 ) -> None:
     """Learn where the columns of a message lie, if they lie there as they are."""
     columns = []
     body_end = frames.body
-    for name in _COLUMNS[: 3 + facts.graded]:
+    for name, dtype in zip(_COLUMNS, dtypes, strict=False):
         column = batch.column(name)
-        dtype = _SIMPLE[name].get(column.type)
         validity, content = column.buffers()
-        if dtype is None or validity is not None or content is None or column.offset:
+        if validity is not None or content is None or column.offset:
             return
         place = content.address - address
         end = place + len(column) * dtype.itemsize

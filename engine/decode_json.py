@@ -23,6 +23,9 @@ MAX_JSON_ROWS = 1 << 18
 MAX_JSON_VALUES = 8 * MAX_JSON_ROWS
 _FAR_MS = 1 << 62
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ROW_ERRORS = (
+    KeyError, TypeError, ValueError, OverflowError, AttributeError, pa.ArrowException,
+)  # fmt: skip
 _NUMBERS = frozenset({int, float, bool, type(None)})
 
 
@@ -35,8 +38,20 @@ def json_rows(payload: bytes, catalog: Any, rejects: Rejects) -> Rows:
         return no_rows()
     try:
         return Rows(_regular(rows, catalog))
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, pa.ArrowException):
+    except _ROW_ERRORS:
         return _row_by_row(rows, catalog, rejects)
+
+
+def json_run(payloads: list[bytes], catalog: Any) -> tuple[Readings, NDArray[np.int64]] | None:
+    """Return the readings of several messages, and how many each has; None if anything is wrong."""
+    if sum(map(len, payloads)) > MAX_JSON_BYTES:
+        return None
+    try:
+        values = [json_values(payload) for payload in payloads]
+        readings = _regular([row for rows in values for row in rows], catalog)
+    except (Refusal, *_ROW_ERRORS):
+        return None
+    return readings, np.fromiter(map(len, values), np.int64, len(values))
 
 
 def check_size(payload: bytes) -> None:

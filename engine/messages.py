@@ -10,6 +10,7 @@ becomes depends on it alone, so the same log gives the same records however it i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from engine.arrow_frames import ARROW_MARK
 from engine.commands import Command
 from engine.controls import CONTROL_MARK, NewRules, Tick, own_sources, parse_control
 from engine.decode_arrow import arrow_rows
-from engine.decode_json import json_rows
+from engine.decode_json import json_rows, json_run
 from engine.json_scan import scan
 from engine.readings import Readings
 from engine.rejects import MAX_LISTED, Refusal, Rejects, Rows
@@ -121,17 +122,32 @@ class _Fetch:
             return
         first = stop - len(payloads)
         readings, n_rows = scan(payloads, self.catalog)
-        irregular = np.flatnonzero(n_rows < 0).tolist()
-        row = begin = 0
-        for at in (*irregular, len(payloads)):
-            if at > begin:
-                counts = n_rows[begin:at]
-                after = row + int(counts.sum())
-                self._add(first + begin, counts, Rows(readings.cut(row, after)))
-                row = after
-            if at < len(payloads):
-                self.take_rows(first + at, json_rows, payloads[at])
-            begin = at + 1
+        row = 0
+        # runs of messages that were scanned, and of those that were not
+        turns = np.flatnonzero(np.diff(n_rows < 0)) + 1
+        for begin, end in pairwise([0, *turns.tolist(), len(payloads)]):
+            if n_rows[begin] < 0:
+                self._take_irregular(first + begin, payloads[begin:end])
+                continue
+            counts = n_rows[begin:end]
+            after = row + int(counts.sum())
+            self._add(first + begin, counts, Rows(readings.cut(row, after)))
+            row = after
+
+    def _take_irregular(self, first: int, payloads: list[bytes]) -> None:
+        """Take JSON messages that need the general path: all at once, or else by halves."""
+        if len(payloads) == 1:
+            self.take_rows(first, json_rows, payloads[0])
+            return
+        # one by one, a message of one reading takes 29 µs; together, 2
+        found = json_run(payloads, self.catalog)
+        if found is not None:
+            readings, counts = found
+            self._add(first, counts, Rows(readings))
+            return
+        middle = len(payloads) // 2
+        self._take_irregular(first, payloads[:middle])
+        self._take_irregular(first + middle, payloads[middle:])
 
     def take_rows(self, index: int, decode: Any, payload: bytes) -> None:
         """Take one message of readings."""
