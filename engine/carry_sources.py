@@ -157,7 +157,7 @@ class _City:
             other[np.searchsorted(starts, moved + span[0], side="right") - 1] = True
             return other
         for place in np.flatnonzero(self.known):
-            other[place] = self._coupled(place) != self._coupled_before(int(self.was[place]))
+            other[place] = self._coupled(int(place)) != self._coupled_before(int(self.was[place]))
         return other
 
     def _coupled(self, place: int) -> list[tuple[int, float]]:

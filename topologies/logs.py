@@ -17,6 +17,9 @@ _LIBRARIES = {
     "aiokafka": logging.WARNING,
     "faust": logging.WARNING,
     "mode": logging.WARNING,
+    # services of Faust tell of each start and stop under the name of their module
+    "topologies.app": logging.WARNING,
+    "topologies.transport": logging.WARNING,
     "asyncio": logging.WARNING,
     "aiohttp.access": logging.WARNING,
 }
