@@ -156,7 +156,7 @@ class _City:
             starts = new.catalog.coupled_start[self.first : self.last + 1]
             other[np.searchsorted(starts, moved + span[0], side="right") - 1] = True
             return other
-        for place in np.flatnonzero(self.known):
+        for place in np.flatnonzero(self.known).tolist():
             other[place] = self._coupled(place) != self._coupled_before(int(self.was[place]))
         return other
 
