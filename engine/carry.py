@@ -16,7 +16,7 @@ import pyarrow as pa
 from engine.carry_rows import compare_rows
 from engine.carry_sensors import adapt
 from engine.carry_sources import judge_again
-from engine.carry_windows import move_bins, move_windows
+from engine.carry_windows import move_bins, move_windows, run_of
 from engine.errors import SnapshotError
 from engine.pipeline import Pipeline
 from engine.plan import Plan
@@ -145,10 +145,10 @@ def take_over(held: Held, line: Pipeline) -> Carried:
     known = np.flatnonzero(origin.sensor >= 0)
     came = origin.sensor[known]
     held_first = held.sensors[0]
-    rows = parts["lines"][:: line.state.stride]
-    rows[known] = held.parts["lines"][:: held.stride][came - held_first]
+    to, at = run_of(known), run_of(came - held_first)
+    parts["lines"][:: line.state.stride][to] = held.parts["lines"][:: held.stride][at]
     for name in ("cold", "signal"):
-        parts[name][known] = held.parts[name][came - held_first]
+        parts[name][to] = held.parts[name][at]
     before = parts["signal"].copy()
     move_windows(held, line, pairs, known, came)
     move_bins(held, line, pairs, known, came)
