@@ -13,15 +13,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from engine.carry_rows import Pairs, compare_rows
+from engine.carry_rows import compare_rows
 from engine.carry_sensors import adapt
 from engine.carry_sources import judge_again
-from engine.carry_windows import move_bins, move_windows
+from engine.carry_windows import move_bins, move_windows, run_of
+from engine.errors import SnapshotError
 from engine.pipeline import Pipeline
 from engine.plan import Plan
 from engine.snapshot import Snapshot, merged_clock
 from engine.state import State
-from kernels.layout import FAR_FUTURE_MS, NEVER
+from kernels.layout import (
+    CLOCK,
+    FAR_FUTURE_MS,
+    JUDGE_DISTRICT,
+    JUDGE_SOURCE,
+    NEVER,
+    SUPPRESSED,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -44,6 +52,11 @@ class Carried(NamedTuple):
     n_sources_vanished: int
     n_judged_again: int
     """Sources that the next tick judges again."""
+    left_open: tuple[str, ...] = ()
+    """Ids of the sources that are gone or moved while an alert of theirs was up: no record of this
+    partition's log will clear it."""
+    n_windows_dropped: int = 0
+    """Maintenance windows of sources, districts and categories that are not there any more."""
 
     def line(self) -> str:
         """Return what happened for people, leaving out what did not."""
@@ -57,8 +70,10 @@ class Carried(NamedTuple):
             "n_sources_moved": "sources went to another partition",
             "n_sources_vanished": "sources are gone",
             "n_judged_again": "sources are judged again",
+            "n_left_open": "of those gone or moved had an alert up",
+            "n_windows_dropped": "maintenance windows are gone with what they were of",
         }
-        numbers = self._asdict()
+        numbers = {**self._asdict(), "n_left_open": len(self.left_open)}
         parts = [f"{numbers[name]:,} {text}" for name, text in words.items() if numbers[name]]
         return ", ".join(parts) or "nothing to carry over"
 
@@ -91,7 +106,11 @@ class Held:
         state = State.allocate(plan)
         like = state.of_sources(*sources)
         parts = {name: snapshot.records(name, part.dtype) for name, part in like.items()}
-        clock = snapshot.clock.copy()
+        for name, part in like.items():
+            if len(parts[name]) != len(part):
+                found = f"{len(parts[name]):,} records of {name}, must be {len(part):,}"
+                raise SnapshotError(f"{snapshot.uri}: has {found}")
+        clock = snapshot.records("clock", CLOCK).copy()
         return cls(plan=plan, sources=sources, parts=parts, clock=clock, stride=state.stride)
 
     @property
@@ -126,10 +145,10 @@ def take_over(held: Held, line: Pipeline) -> Carried:
     known = np.flatnonzero(origin.sensor >= 0)
     came = origin.sensor[known]
     held_first = held.sensors[0]
-    rows = parts["lines"][:: line.state.stride]
-    rows[known] = held.parts["lines"][:: held.stride][came - held_first]
+    to, at = run_of(known), run_of(came - held_first)
+    parts["lines"][:: line.state.stride][to] = held.parts["lines"][:: held.stride][at]
     for name in ("cold", "signal"):
-        parts[name][known] = held.parts[name][came - held_first]
+        parts[name][to] = held.parts[name][at]
     before = parts["signal"].copy()
     move_windows(held, line, pairs, known, came)
     move_bins(held, line, pairs, known, came)
@@ -137,21 +156,51 @@ def take_over(held: Held, line: Pipeline) -> Carried:
     changed = known[silent | ~pairs.same[pairs.of_sensor[known]]]
     line.state.set_rows(*line.sources)
     adapt(held, line, pairs, changed, origin.sensor)
-    _move_sources(held, parts["source"], origin.source)
+    settled = np.flatnonzero(origin.source >= 0)
+    parts["source"][settled] = held.parts["source"][origin.source[settled] - held.sources[0]]
     clock = held.clock.copy()
+    dropped = _move_suppressed(old, new, clock)
     clock["context_ms"] = _next_turn_ms(new, int(clock["tick_ms"][0]))
     again = judge_again(held, line, pairs, origin.sensor, origin.source, before, clock)
     for shard in line.shards:
         shard.rejoin(clock)
-    return origin.report(
-        n_kept=len(known) - len(changed), n_adapted=len(changed), n_fresh=int(fresh.sum()),
+    return Carried(
+        n_kept=len(known) - len(changed),
+        n_adapted=len(changed),
+        n_new=origin.n_new + int(fresh.sum()),
+        n_moved_in=origin.n_moved_in,
+        n_moved_out=origin.n_moved_out,
+        n_vanished=origin.n_vanished,
+        n_sources_moved=origin.n_sources_moved,
+        n_sources_vanished=origin.n_sources_vanished,
         n_judged_again=again,
-    )  # fmt: skip
+        left_open=origin.left_open,
+        n_windows_dropped=dropped,
+    )
 
 
-def _move_sources(held: Held, source: Array, origin: Array) -> None:
-    known = np.flatnonzero(origin >= 0)
-    source[known] = held.parts["source"][origin[known] - held.sources[0]]
+def _move_suppressed(old: Plan, new: Plan, clock: Array) -> int:
+    """Let maintenance windows mean the same things in the new catalog; return how many can't."""
+    was, now = old.catalog, new.catalog
+    n = int(clock["n_suppressed"][0])
+    if not n or was.digest == now.digest:
+        return 0
+    kept = []
+    for window in clock["suppressed"][0][:n].copy():
+        index = int(window["index"])
+        if window["scope"] == JUDGE_SOURCE:
+            place = int(now.source_resolver().resolve(was.source_id.slice(index, 1))[0])
+        else:
+            district = window["scope"] == JUDGE_DISTRICT
+            names = (was.districts, now.districts) if district else (was.categories, now.categories)
+            place = names[1].index(names[0][index]) if names[0][index] in names[1] else -1
+        if place >= 0:
+            window["index"] = place
+            kept.append(window)
+    clock["suppressed"] = 0
+    clock["suppressed"][0][: len(kept)] = np.array(kept, SUPPRESSED)
+    clock["n_suppressed"] = len(kept)
+    return n - len(kept)
 
 
 def _next_turn_ms(plan: Plan, tick_ms: int) -> int:
@@ -174,6 +223,7 @@ class _Origin:
     n_vanished: int = 0
     n_sources_moved: int = 0
     n_sources_vanished: int = 0
+    left_open: tuple[str, ...] = ()
 
     @classmethod
     def find(cls, held: Held, line: Pipeline) -> _Origin:
@@ -186,6 +236,7 @@ class _Origin:
         source = _within(_look_up(old.source_resolver(), new.source_id, line.sources), held.sources)
         gone = _within(_look_up(new.resolver(), old.sensor_id, held.sensors), line.sensors)
         lost = _within(_look_up(new.source_resolver(), old.source_id, held.sources), line.sources)
+        up = np.flatnonzero((lost < 0) & (held.parts["source"]["shown"] > 0)) + held.sources[0]
         return cls(
             np.where(sensor < 0, -1, sensor),
             np.where(source < 0, -1, source),
@@ -195,19 +246,7 @@ class _Origin:
             n_vanished=_count(gone, _NOWHERE),
             n_sources_moved=_count(lost, _ELSEWHERE),
             n_sources_vanished=_count(lost, _NOWHERE),
-        )
-
-    def report(self, *, n_kept: int, n_adapted: int, n_fresh: int, n_judged_again: int) -> Carried:
-        return Carried(
-            n_kept=n_kept,
-            n_adapted=n_adapted,
-            n_new=self.n_new + n_fresh,
-            n_moved_in=self.n_moved_in,
-            n_moved_out=self.n_moved_out,
-            n_vanished=self.n_vanished,
-            n_sources_moved=self.n_sources_moved,
-            n_sources_vanished=self.n_sources_vanished,
-            n_judged_again=n_judged_again,
+            left_open=tuple(old.source_id.take(pa.array(up)).to_pylist()),
         )
 
 
@@ -226,6 +265,3 @@ def _within(index: Array, span: tuple[int, int]) -> Array:
 
 def _count(index: Array, what: int) -> int:
     return int(np.count_nonzero(index == what))
-
-
-__all__ = ["Carried", "Held", "Pairs", "carry", "take_over"]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from engine.arrow_views import column_of, view
 from engine.plan import Plan
 from kernels.layout import PARAMS
 
@@ -49,7 +51,11 @@ def compare_rows(old: Plan, new: Plan, origin: Array, span: tuple[int, int]) -> 
     old_row = old.row[came].astype(np.int64) if len(old.row) else came
     unit_pair = _unit_pairs(old, new, came, span)
     key = (old_row * len(new.params) + new.row[span[0] : span[1]]) * 2 + unit_pair
-    distinct, first, of_sensor = np.unique(key, return_index=True, return_inverse=True)
+    # hashing takes a tenth of what np.unique takes to sort millions of keys
+    encoded = column_of(key, pa.int64()).dictionary_encode()
+    distinct, of_sensor = view(encoded.dictionary), view(encoded.indices).astype(np.int64)
+    first = np.empty(len(distinct), np.int64)
+    first[of_sensor[::-1]] = np.arange(len(key))[::-1]
     rows, converted = np.divmod(distinct, 2)
     a, b = np.divmod(rows, len(new.params))
     gain, shift = _conversion(old, new, a, b, came[first], first + span[0], converted)

@@ -64,12 +64,26 @@ def adapt(held: Held, line: Pipeline, pairs: Pairs, changed: Array, origin: Arra
         rows[at], parts["cold"][at], parts["signal"][at] = hot, cold, signal
 
 
+class _Rows:
+    """Some rows of parameters, gathered a field at a time: a row has a kilobyte, all told."""
+
+    def __init__(self, params: Array, row: Array) -> None:
+        self._params, self._row = params, row
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._params[name][self._row]
+
+
 class _Change:
     """Some sensors, with their old parameters `a` and their new ones `b`."""
 
     def __init__(self, held: Held, line: Pipeline, pairs: Pairs, at: Array, origin: Array) -> None:
         pair = pairs.of_sensor[at]
-        self.a, self.b = held.plan.params[pairs.old[pair]], line.plan.params[pairs.new[pair]]
+        self.a = _Rows(held.plan.params, pairs.old[pair])
+        self.b = _Rows(line.plan.params, pairs.new[pair])
         self.gain, self.shift = pairs.gain[pair], pairs.shift[pair]
         self.same_unit = pairs.same_unit[pair]
         self.same_season = same_season(held, line, pairs)[pair]
@@ -99,12 +113,15 @@ class _Change:
         """Open latches of levels that are gone; stop timers that ran against another limit."""
         a, b = self.a, self.b
         latched, pending = hot["latched"].astype(np.int64), hot["pending"].astype(np.int64)
+        limits = {side: (a[side], b[side]) for side in ("high", "low")}
+        other_deadband = a["deadband"] != b["deadband"]
         for place in range(2 * N_LEVELS):
             side, k = ("high", place) if place < N_LEVELS else ("low", place - N_LEVELS)
             bit = 1 << place
-            gone = ~np.isfinite(b[side][:, k])
-            other = (a[side][:, k] != b[side][:, k]) | ~self.same_unit
-            other |= ((latched & bit) != 0) & (a["deadband"] != b["deadband"])
+            was, now = (limit[:, k] for limit in limits[side])
+            gone = ~np.isfinite(now)
+            other = (was != now) | ~self.same_unit
+            other |= ((latched & bit) != 0) & other_deadband
             latched = np.where(gone, latched & ~bit, latched)
             pending = np.where(gone | other, pending & ~bit, pending)
             stopped = np.where(gone | other, 0, cold["age_ms"][:, place])
@@ -210,6 +227,11 @@ def packed(levels: Array) -> Array:
 
 def strongest(levels: Array, percent: Array) -> Array:
     """Return the kind of the strongest signal of each sensor; as `kernels.pack.strongest`."""
-    rows = np.arange(len(levels))[:, None]
-    counts = percent[rows, np.arange(N_KINDS)[None, :], levels].astype(np.int64)
-    return np.where(levels > 0, counts, -1).argmax(1)
+    best = np.full(len(levels), -1, np.int64)
+    found = np.zeros(len(levels), np.int64)
+    for kind in range(N_KINDS):
+        up = np.flatnonzero(levels[:, kind])
+        counts = percent[up, kind, levels[up, kind]].astype(np.int64)
+        better = counts > best[up]
+        best[up[better]], found[up[better]] = counts[better], kind
+    return found

@@ -138,12 +138,9 @@ class _City:
     def other_rules(self) -> Array:
         """Return which sources have other signal rules than before."""
         old, new = self._categories()
-        rules = _rules_by_category(self.old), _rules_by_category(self.new)
-        other = np.zeros(len(old), bool)
-        for a, b in np.unique(np.stack([old, new]), axis=1).T.tolist():
-            if rules[0][a] != rules[1][b]:
-                other |= (old == a) & (new == b)
-        return self.known & other
+        before, now = _rules_by_category(self.old), _rules_by_category(self.new)
+        differ = np.array([[a != b for b in now] for a in before], bool)
+        return self.known & differ[old, new]
 
     def other_coupling(self) -> Array:
         """Return which sources are coupled to others, or by other weights, than before."""
@@ -156,8 +153,8 @@ class _City:
             starts = new.catalog.coupled_start[self.first : self.last + 1]
             other[np.searchsorted(starts, moved + span[0], side="right") - 1] = True
             return other
-        for place in np.flatnonzero(self.known):
-            other[place] = self._coupled(int(place)) != self._coupled_before(int(self.was[place]))
+        for place in np.flatnonzero(self.known).tolist():
+            other[place] = self._coupled(place) != self._coupled_before(int(self.was[place]))
         return other
 
     def _coupled(self, place: int) -> list[tuple[int, float]]:

@@ -20,9 +20,10 @@ SEASON = ("season_bins", "season_ms", "utc_offset_ms")
 
 def same_season(held: Held, line: Pipeline, pairs: Pairs) -> Array:
     """Return for each pair whether both learn the same bins, or both none."""
-    a, b = held.plan.params[pairs.old], line.plan.params[pairs.new]
-    plain = (a["season_bins"] == 0) & (b["season_bins"] == 0)
-    return plain | np.all([a[name] == b[name] for name in SEASON], axis=0)
+    old, new = held.plan.params, line.plan.params
+    a, b = old["season_bins"][pairs.old], new["season_bins"][pairs.new]
+    alike = [old[name][pairs.old] == new[name][pairs.new] for name in SEASON]
+    return ((a == 0) & (b == 0)) | np.all(alike, axis=0)
 
 
 def move_windows(held: Held, line: Pipeline, pairs: Pairs, known: Array, came: Array) -> None:
@@ -43,18 +44,32 @@ def _heed(
     held: Held, line: Pipeline, pairs: Pairs, sensor: Array, old: int, new: int, ring: Array
 ) -> None:
     """Take from rings the levels that no longer exist; what is in them may matter now."""
-    pair = pairs.of_sensor[sensor]
-    before = held.plan.window_params[held.plan.params["first_window"][pairs.old[pair]] + old]
-    after = line.plan.window_params[line.plan.params["first_window"][pairs.new[pair]] + new]
-    changed = before != after
-    if not changed.any():
+    firsts = (
+        held.plan.params["first_window"][pairs.old],
+        line.plan.params["first_window"][pairs.new],
+    )
+    both = (pairs.windows[:, new] == old).nonzero()[0]
+    before = held.plan.window_params[firsts[0][both] + old]
+    after = line.plan.window_params[firsts[1][both] + new]
+    changed = np.zeros(len(pairs.old), bool)
+    changed[both] = before != after
+    at = np.flatnonzero(changed[pairs.of_sensor[sensor]])
+    if not len(at):
         return
-    high = clamp(ring["level"] & 0xF, after["high"])
-    low = clamp(ring["level"] >> 4, after["low"])
-    level = (low << 4 | high).astype(np.uint8)
-    ring["level"] = np.where(changed, level, ring["level"])
-    filled = changed & (ring["filled"] != 0)
-    ring["loud"] = np.where(filled, after["n_panes"].astype(np.uint8), ring["loud"])
+    rules = line.plan.window_params[firsts[1][pairs.of_sensor[sensor[at]]] + new]
+    high = clamp(ring["level"][at] & 0xF, rules["high"])
+    low = clamp(ring["level"][at] >> 4, rules["low"])
+    ring["level"][at] = low << 4 | high
+    loud = np.where(ring["filled"][at] != 0, rules["n_panes"], ring["loud"][at])
+    ring["loud"][at] = loud
+
+
+def run_of(places: Array) -> Any:
+    """Return ascending places as a slice if they are without a gap: it copies ten times faster."""
+    n = len(places)
+    if n and places[-1] - places[0] == n - 1 and bool((places[1:] > places[:-1]).all()):
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
 
 
 def clamp(level: Array, ladder: Array) -> Array:
@@ -104,11 +119,13 @@ class _Rings:
 
     def take(self, sensor: Array, number: int) -> tuple[Array, Array]:
         rings, seconds, at = self._place(sensor, number)
-        return rings[at], seconds[at]
+        run = run_of(at)
+        return rings[run].copy(), seconds[run].copy()
 
     def put(self, sensor: Array, number: int, ring: Array, second: Array) -> None:
         rings, seconds, at = self._place(sensor, number)
-        rings[at], seconds[at] = ring, second
+        run = run_of(at)
+        rings[run], seconds[run] = ring, second
 
 
 def move_bins(held: Held, line: Pipeline, pairs: Pairs, known: Array, came: Array) -> None:

@@ -137,12 +137,17 @@ class Catalog:
 
     @staticmethod
     def build(
-        folder: str | Path, out: str | Path, partitions: int = 8, max_cluster: int | None = None
+        folder: str | Path,
+        out: str | Path,
+        partitions: int | None = None,
+        max_cluster: int | None = None,
+        like: str | Path | None = None,
     ) -> BuildReport:
         """Compile a folder; the same as `engine.catalog_build.build_catalog`."""
         from engine.catalog_build import build_catalog
 
-        return build_catalog(Path(folder), Path(out), partitions, max_cluster)
+        old = None if like is None else Path(like)
+        return build_catalog(Path(folder), Path(out), partitions, max_cluster, old)
 
     def resolver(self) -> Resolver:
         """Return what turns sensor ids into dense indices."""

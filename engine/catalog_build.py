@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.catalog import skew
+from engine.catalog import Catalog, skew
 from engine.catalog_checks import (
     COUPLING_COLUMNS,
     SENSOR_COLUMNS,
@@ -36,6 +36,20 @@ from kernels.cluster import join_clusters
 DEFAULT_MAX_CLUSTER = 50_000
 
 
+DEFAULT_PARTITIONS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """What became of the sources of the catalog that another was built like."""
+
+    digest: str
+    kept: int
+    new: int
+    gone: int
+    moved: list[tuple[str, int, int]]  # source, partition before, partition now
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildReport:
     """What a build made of its input; loads and bounds are counted in sensors."""
@@ -51,6 +65,7 @@ class BuildReport:
     partition_sensors: list[int]
     skew: float
     cut_couplings: list[tuple[str, str, str, float]]  # from, to, kind, weight
+    like: Likeness | None  # to the catalog that it was built like
     ignored_columns: dict[str, list[str]]
     file_bytes: int
     seconds: dict[str, float] = field(default_factory=dict)
@@ -72,9 +87,23 @@ class Layout:
 
 
 def build_catalog(
-    folder: Path, out: Path, partitions: int = 8, max_cluster: int | None = None
+    folder: Path,
+    out: Path,
+    partitions: int | None = None,
+    max_cluster: int | None = None,
+    like: Path | None = None,
 ) -> BuildReport:
-    """Read, check, arrange and write. Raises `CatalogError` with every fault of the folder."""
+    """Read, check, arrange and write. Raises `CatalogError` with every fault of the folder.
+
+    Sources that the catalog `like` knows stay in their partitions, as far as clusters allow; it has
+    as many partitions, then.
+    """
+    old = None if like is None else Catalog.open(like)
+    if partitions is None:
+        partitions = DEFAULT_PARTITIONS if old is None else old.n_partitions
+    if old is not None and partitions != old.n_partitions:
+        bound = f"partitions must be {old.n_partitions}, as {like} has them, got {partitions}"
+        raise CatalogError(bound)
     if partitions < 1:
         raise CatalogError(f"partitions must be at least 1, got {partitions}")
     if max_cluster is not None and max_cluster < 1:
@@ -85,7 +114,9 @@ def build_catalog(
     if max_cluster is None:
         max_cluster = max(n_sensors // (2 * partitions), DEFAULT_MAX_CLUSTER)
     n_of_source = np.bincount(sensors.source, minlength=len(sources.lon))
-    layout = arrange(sources.texts["source_id"], n_of_source, couplings, partitions, max_cluster)
+    ids = sources.texts["source_id"]
+    home = None if old is None else _homes(old, ids)
+    layout = arrange(ids, n_of_source, couplings, partitions, max_cluster, home)
     clock.lap("arrange")
     columns, meta = _compile(sources, sensors, couplings, quantities, layout)
     meta["digest"] = digest_of(columns, meta)
@@ -105,9 +136,32 @@ def build_catalog(
         partition_sensors=loads.tolist(),
         skew=skew(loads),
         cut_couplings=_named_cuts(columns, meta),
+        like=None if old is None or home is None else _likeness(old, ids, home, layout),
         ignored_columns=ignored,
         file_bytes=out.stat().st_size,
         seconds=clock.seconds,
+    )
+
+
+def _homes(old: Catalog, ids: Any) -> np.ndarray:
+    """Return the partition in which another catalog has each source, −1 for what it lacks."""
+    index = old.source_resolver().resolve(ids)
+    partition = np.searchsorted(old.partition_start, index, side="right") - 1
+    return np.where(index < 0, -1, partition)
+
+
+def _likeness(old: Catalog, ids: Any, home: np.ndarray, layout: Layout) -> Likeness:
+    now = np.empty(len(home), np.int64)
+    n_in_partition = np.diff(layout.partition_start)
+    now[layout.order] = np.repeat(np.arange(len(n_in_partition)), n_in_partition)
+    known = home >= 0
+    moved = np.flatnonzero(known & (home != now))
+    return Likeness(
+        digest=old.digest,
+        kept=int(known.sum()) - len(moved),
+        new=int((~known).sum()),
+        gone=old.n_sources - int(known.sum()),
+        moved=[(ids[row].as_py(), int(home[row]), int(now[row])) for row in moved.tolist()],
     )
 
 
@@ -171,12 +225,14 @@ def arrange(
     couplings: Couplings,
     partitions: int,
     max_cluster: int,
+    home: np.ndarray | None = None,
 ) -> Layout:
     """Join coupled sources into clusters and pack those into partitions.
 
     Clusters go, largest first, to the partition with the fewest sensors, and are never split; one
     above `max_cluster` sensors was cut at its weakest couplings before. Nothing depends on the
-    order of the rows: ties are broken by id.
+    order of the rows: ties are broken by id. A cluster with sources that have a `home` goes to the
+    partition where most of it is at home, before the others are packed.
     """
     n_sources = len(source_id)
     by_id = np.asarray(pc.sort_indices(source_id))
@@ -205,7 +261,10 @@ def arrange(
     # a cluster is known by its first id
     first = np.full(len(roots), n_sources, np.int64)
     np.minimum.at(first, cluster, np.arange(n_sources))
-    partition = _pack(cluster_load, n_in_cluster, first, partitions)
+    settled = np.full(len(roots), -1, np.int64)
+    if home is not None:
+        settled = _settle(cluster, home[by_id], n_of_source[by_id], len(roots), partitions)
+    partition = _pack(cluster_load, n_in_cluster, first, partitions, settled)
     by_place = np.lexsort((np.arange(n_sources), first[cluster], partition[cluster]))
     n_in_partition = np.bincount(partition[cluster], minlength=partitions)
     return Layout(
@@ -217,13 +276,37 @@ def arrange(
     )
 
 
+def _settle(
+    cluster: np.ndarray, home: np.ndarray, n_sensors: np.ndarray, n_clusters: int, partitions: int
+) -> np.ndarray:
+    """Return where most of each cluster (its sensors and sources) is at home; −1 for nowhere."""
+    known = np.flatnonzero(home >= 0)
+    vote, which = np.unique(cluster[known] * partitions + home[known], return_inverse=True)
+    votes = np.bincount(which, n_sensors[known] + 1, minlength=len(vote))
+    settled = np.full(n_clusters, -1, np.int64)
+    order = np.lexsort((-vote, votes))  # the last to be written has most, the first among equals
+    settled[vote[order] // partitions] = vote[order] % partitions
+    return settled
+
+
 def _pack(
-    cluster_load: np.ndarray, n_in_cluster: np.ndarray, first: np.ndarray, partitions: int
+    cluster_load: np.ndarray,
+    n_in_cluster: np.ndarray,
+    first: np.ndarray,
+    partitions: int,
+    settled: np.ndarray,
 ) -> np.ndarray:
     """Return the partition of each cluster: largest first, each to the lightest so far."""
-    heap = [(0, 0, number) for number in range(partitions)]
-    chosen = np.empty(len(cluster_load), np.int64)
+    at_home = settled >= 0
+    loads = np.zeros((partitions, 2), np.int64)
+    np.add.at(loads[:, 0], settled[at_home], cluster_load[at_home])
+    np.add.at(loads[:, 1], settled[at_home], n_in_cluster[at_home])
+    heap = [(*load, number) for number, load in enumerate(loads.tolist())]
+    heapq.heapify(heap)
+    chosen = settled.copy()
     for cluster in np.lexsort((first, -n_in_cluster, -cluster_load)).tolist():
+        if settled[cluster] >= 0:
+            continue
         sensors, sources, number = heap[0]
         chosen[cluster] = number
         grown = (sensors + int(cluster_load[cluster]), sources + int(n_in_cluster[cluster]), number)

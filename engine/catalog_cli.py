@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from rich.console import Console
@@ -14,16 +14,24 @@ from rich.table import Table
 from engine.catalog import Catalog
 from engine.errors import CatalogError
 
-_MAX_CUTS_SHOWN = 20
+if TYPE_CHECKING:
+    from engine.catalog_build import Likeness
+
+_MAX_SHOWN = 20
 
 
 def build(
-    folder: Path, output: Path, partitions: int, max_cluster: int | None, as_json: bool
+    folder: Path,
+    output: Path,
+    partitions: int | None,
+    max_cluster: int | None,
+    as_json: bool,
+    like: Path | None = None,
 ) -> int:
     """Compile a folder and print the report. Raises `CatalogError` with every fault."""
     from engine.catalog_build import build_catalog
 
-    report = build_catalog(folder, output, partitions, max_cluster)
+    report = build_catalog(folder, output, partitions, max_cluster, like)
     if as_json:
         _print_json(report.as_dict())
         return 0
@@ -42,6 +50,8 @@ def build(
     )
     for file, names in report.ignored_columns.items():
         console.print(f"{escape(file)}: ignored columns: {escape(', '.join(names))}")
+    if report.like is not None:
+        _print_likeness(console, report.like)
     _print_cuts(console, report.cut_couplings)
     return 0
 
@@ -124,6 +134,17 @@ def _counts(title: str, columns: tuple[str, ...], rows: dict[str, tuple[str, ...
     return table
 
 
+def _print_likeness(console: Console, like: Likeness) -> None:
+    console.print(
+        f"like {like.digest}: {_count(like.kept, 'source')} in their partitions, "
+        f"{like.new:,} new, {like.gone:,} gone, {len(like.moved):,} moved"
+    )
+    for source, before, now in like.moved[:_MAX_SHOWN]:
+        console.print(f"  {escape(source)}: from partition {before} to {now}")
+    if len(like.moved) > _MAX_SHOWN:
+        console.print(f"  and {len(like.moved) - _MAX_SHOWN:,} more (all of them with --json)")
+
+
 def _cuts_by_id(catalog: Catalog) -> list[tuple[str, str, str, float]]:
     names = catalog.source_id
     return [
@@ -139,7 +160,7 @@ def _print_cuts(console: Console, cuts: list[tuple[str, str, str, float]]) -> No
         f"[yellow]{_count(len(cuts), 'coupling')} cut[/yellow]: "
         "the sources would form a cluster above the bound (all of them with --json)"
     )
-    for origin, target, kind, weight in cuts[:_MAX_CUTS_SHOWN]:
+    for origin, target, kind, weight in cuts[:_MAX_SHOWN]:
         console.print(f"  {escape(origin)} -> {escape(target)}  {escape(kind)}  {weight:g}")
-    if len(cuts) > _MAX_CUTS_SHOWN:
-        console.print(f"  and {len(cuts) - _MAX_CUTS_SHOWN:,} more")
+    if len(cuts) > _MAX_SHOWN:
+        console.print(f"  and {len(cuts) - _MAX_SHOWN:,} more")

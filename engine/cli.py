@@ -158,8 +158,14 @@ def catalog_build(
         Path, typer.Option("-o", "--output", metavar="FILE", help="The compiled catalog.")
     ],
     partitions: Annotated[
-        int, typer.Option(min=1, max=65_536, metavar="N", help="Partitions to pack clusters into.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            min=1,
+            max=65_536,
+            metavar="N",
+            help="Partitions to pack clusters into. By default 8, or those of --like.",
+        ),
+    ] = None,
     max_cluster: Annotated[
         int | None,
         typer.Option(
@@ -169,12 +175,20 @@ def catalog_build(
             "By default 50,000, or half a partition's share where that is more.",
         ),
     ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A catalog of the same city: its sources stay in their partitions, and keep their "
+            "state.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Compile a folder into one catalog file, or report every fault of it."""
     from engine import catalog_cli
 
-    return catalog_cli.build(folder, output, partitions, max_cluster, as_json)
+    return catalog_cli.build(folder, output, partitions, max_cluster, as_json, like)
 
 
 @catalog_app.command("show")

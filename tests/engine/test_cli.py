@@ -126,6 +126,18 @@ def test_a_catalog_is_built_shown_and_verified(
     assert report["digest"] in capsys.readouterr().out
 
 
+def test_a_catalog_is_built_like_another(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "city.catalog"
+    assert tocsin("catalog", "build", folder, "-o", out, "--partitions", "3") == 0
+    capsys.readouterr()
+    again = tmp_path / "again.catalog"
+    assert tocsin("catalog", "build", folder, "-o", again, "--like", out) == 0
+    assert "2 sources in their partitions, 0 new, 0 gone, 0 moved" in capsys.readouterr().out
+    assert again.read_bytes() == out.read_bytes()
+
+
 def test_the_readable_reports_name_counts_and_cuts(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
