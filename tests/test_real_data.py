@@ -1,7 +1,7 @@
 """Real histories through the whole line; skipped where the data is not there.
 
-The data is not part of the repository: it is looked for in the folder that TOCSIN_DATA names, or in
-`../shared/data` beside the repository.
+The data is not part of the repository: it is looked for in the folder that TOCSIN_TEST_DATA names,
+or in `../shared/data` beside the repository.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from engine.replay import Job, replay
 from engine.truth import Incident
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("TOCSIN_DATA") or ROOT.parent / "shared" / "data")
+DATA = Path(os.environ.get("TOCSIN_TEST_DATA") or ROOT.parent / "shared" / "data")
 BY_NAME = {each.name: each for each in DATA_SETS}
 HOUR_MS = 3_600_000
 
@@ -39,7 +39,7 @@ def there(name: str) -> DataSet:
     data_set = BY_NAME[name]
     missing = data_set.missing(DATA)
     if missing is not None:
-        pytest.skip(f"{missing} is not there (TOCSIN_DATA names the folder of the data sets)")
+        pytest.skip(f"{missing} is not there (TOCSIN_TEST_DATA names the folder of the data sets)")
     return data_set
 
 

@@ -1,7 +1,8 @@
 """Fixtures that start servers; a conftest imports them by `from tests.services.fixtures import *`.
 
-A server that can't be had skips its tests and says what is missing; with TOCSIN_REQUIRE_SERVICES=1,
-as .ci/run sets it, they fail instead. Each xdist worker has servers of its own.
+A server that can't be had skips its tests and says what is missing; with
+TOCSIN_TEST_REQUIRE_SERVICES=1, as .ci/run sets it, they fail instead. Each xdist worker has servers
+of its own.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def served(make: Callable[[], Started]) -> Iterator[Started]:
         server = make()
         server.__enter__()
     except (Unavailable, MissingWheel) as missing:
-        if os.environ.get("TOCSIN_REQUIRE_SERVICES") == "1":
-            pytest.fail(f"TOCSIN_REQUIRE_SERVICES=1, but {missing}", pytrace=False)
+        if os.environ.get("TOCSIN_TEST_REQUIRE_SERVICES") == "1":
+            pytest.fail(f"TOCSIN_TEST_REQUIRE_SERVICES=1, but {missing}", pytrace=False)
         pytest.skip(str(missing))
     with server:
         yield server

@@ -194,12 +194,12 @@ def java_program() -> str:
 def jars() -> Path:
     """Return the folder of Kafka's jars, fetched by Maven when they are not in the cache yet.
 
-    TOCSIN_KAFKA_JARS names a folder of one's own. Processes that ask at once fetch them once.
+    TOCSIN_TEST_KAFKA_JARS names a folder of one's own. Processes that ask at once fetch them once.
     """
-    given = os.environ.get("TOCSIN_KAFKA_JARS")
+    given = os.environ.get("TOCSIN_TEST_KAFKA_JARS")
     if given:
         if not any(Path(given).glob("kafka_2*.jar")):
-            raise Unavailable(f"TOCSIN_KAFKA_JARS={given} holds no jars of Kafka")
+            raise Unavailable(f"TOCSIN_TEST_KAFKA_JARS={given} holds no jars of Kafka")
         return Path(given)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tocsin"
     folder = cache / f"kafka-{_version()}"
