@@ -30,6 +30,7 @@ from benchmarks import live_world
 from benchmarks.workloads import Feed
 from engine import wire
 from engine.catalog import Catalog
+from engine.resume import Resumer
 from engine.snapshots import SnapshotStore
 from engine.split import message as arrow_message
 from tests.services.kafka import Kafka
@@ -369,7 +370,7 @@ def pause(bench: Bench) -> list[Row]:
     pauses = []
     for partition in range(PARTITIONS):
         line = PartitionLine(plans, digest, partition)
-        line.restore(store)
+        line.restore(Resumer(store))
         turns = []
         for _ in range(3):
             begun = time.perf_counter()

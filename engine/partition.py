@@ -20,9 +20,9 @@ from engine.errors import RulesError
 from engine.messages import Batch, Control, Rejected, decode_messages
 from engine.pipeline import Pipeline, warm_up
 from engine.plan import Plan, compile_plan
+from engine.resume import Resumer
 from engine.rules import Rules
-from engine.snapshot import Frozen, Room, freeze, restore
-from engine.snapshots import SnapshotStore, refuse_other_catalog
+from engine.snapshot import Frozen, Room, freeze
 from engine.state import State
 
 
@@ -132,24 +132,22 @@ class PartitionLine:
         """Copy the state, to be written while the line goes on."""
         return freeze(self.pipeline, room=room)
 
-    def restore(self, store: SnapshotStore, end: int | None = None) -> list[str]:
+    def restore(self, resumer: Resumer, end: int | None = None) -> list[str]:
         """Take up the newest whole snapshot, under the rules that it was made with.
 
         Without any, the line stays as it is and ``next_offset`` None. ``end`` is where the log
         ends, if that is known. Return what people should know; raises ``SnapshotError`` where
         there are snapshots but none is any good.
         """
-        found = store.find(self.partition, end=end)
+        found = resumer.store.find(self.partition, end=end)
         if found is None:
             return []
-        refuse_other_catalog(found, self.plans.catalog.digest)
         digest = self.plans.compile(found.snapshot.meta["rules_text"])
-        self.pipeline = self.plans.pipeline(digest, self.partition)
-        restore(found.snapshot, self.pipeline)
-        self.next_offset = found.candidate.offset
-        return [
-            f"{skipped.candidate.uri} was passed over: {skipped.why}" for skipped in found.skipped
-        ]
+        pipeline = self.plans.pipeline(digest, self.partition)
+        resumed = resumer.resume(found, pipeline)
+        self.pipeline, self.next_offset = pipeline, resumed.offset
+        notes = [f"{skip.candidate.uri} was passed over: {skip.why}" for skip in found.skipped]
+        return notes if resumed.carried is None else [*notes, resumed.carried.line()]
 
     def take(self, offsets: Sequence[int], decoded: Decoded) -> Outcome:
         """Take the next messages of the log, which stand at ``offsets``."""

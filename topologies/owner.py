@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 from engine.errors import ForeignSnapshotError, SnapshotError, TocsinError
 from engine.partition import Outcome, PartitionLine, Plans
+from engine.resume import Resumer
 from engine.snapshot import Room
-from engine.snapshots import SnapshotStore
 from topologies.publisher import Publisher
 from topologies.transport import Fetch
 
@@ -80,7 +80,7 @@ class Owner:
         self,
         plans: Plans,
         rules: str,
-        store: SnapshotStore,
+        resumer: Resumer,
         publisher: Publisher,
         log: Log,
         watcher: Watcher,
@@ -88,7 +88,8 @@ class Owner:
         on_rejects: Callable[[int, Fetch, Outcome], Awaitable[None]],
     ) -> None:
         self.plans, self.rules = plans, rules
-        self.store, self.publisher, self.log, self.watcher = store, publisher, log, watcher
+        self.resumer, self.publisher = resumer, publisher
+        self.log, self.watcher = log, watcher
         self._on_rejects = on_rejects
         self.owned: dict[int, Owned] = {}
         self._kept: dict[int, Owned] = {}
@@ -174,7 +175,7 @@ class Owner:
         begun = time.perf_counter()
         line = PartitionLine(self.plans, self.rules, partition)
         try:
-            notes = await asyncio.to_thread(line.restore, self.store, end)
+            notes = await asyncio.to_thread(line.restore, self.resumer, end)
         except ForeignSnapshotError:
             raise
         except SnapshotError as error:
@@ -227,7 +228,7 @@ class Owner:
             try:
                 # never a snapshot of what is not in the alerts topic yet
                 await self.publisher.flush([partition])
-                written = await asyncio.to_thread(self.store.write, frozen, offset)
+                written = await asyncio.to_thread(self.resumer.store.write, frozen, offset)
             except (SnapshotError, OSError) as error:
                 self.watcher.not_saved(partition, error)
                 return

@@ -15,6 +15,7 @@ from engine.catalog import Catalog
 from engine.messages import Rejected
 from engine.partition import Outcome, Plans
 from engine.readings import LEVELS, TRANSITIONS, tick_message
+from engine.resume import Resumer
 from engine.rules_check import load
 from engine.snapshots import SnapshotStore
 from topologies import kafka, rejects
@@ -104,7 +105,7 @@ class Worker:
         self.owner = Owner(
             self.plans,
             self.rules,
-            store,
+            Resumer(store, adopt_catalog=settings.adopt_catalog),
             self.publisher,
             self._readings,
             self,
