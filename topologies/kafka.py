@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,8 @@ from topologies.settings import Settings
 
 MAX_BATCH_BYTES = 1 << 19
 MAX_REQUEST_BYTES = 1 << 20
+CREATED_S = 15.0
+"""Within which a created topic must be seen."""
 
 
 class BrokerError(TocsinError):
@@ -75,7 +79,12 @@ async def ensure_topics(
         missing = [name for name in wanted if name not in there]
         if missing:
             await _create(admin, settings, {n: wanted[n] for n in missing}, compacted)
-            there = await _partitions(admin, list(wanted))
+            deadline = time.monotonic() + CREATED_S
+            while len(there := await _partitions(admin, list(wanted))) < len(wanted):
+                # another broker, or this one a moment later, may not have heard of it yet
+                if time.monotonic() > deadline:
+                    break
+                await asyncio.sleep(0.05)
         for name, n in wanted.items():
             if there.get(name) != n:
                 raise BrokerError(
