@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from engine import snapshot
+from engine.carry import Held, take_over
 from engine.catalog import Catalog
 from engine.catalog_build import build_catalog
+from engine.commands import Shelve, Suppress
 from engine.errors import CatalogError, ForeignSnapshotError
 from engine.pipeline import Pipeline
 from engine.plan import Plan, compile_plan
@@ -61,8 +63,8 @@ PARTITIONS = 3
 def city(folder: Path, n: int, like: Path | None = None, **changes: Any) -> Catalog:
     """Build the catalog of ``n`` sources, every third coupled to the next, two sensors each."""
     gone = changes.get("gone", ())
-    ids = [f"S{i:03}" for i in range(n) if i not in gone]
-    sources = [source(name) for name in ids]
+    ids = [*changes.get("before", ()), *(f"S{i:03}" for i in range(n) if i not in gone)]
+    sources = [source(name, district="Anew" if name < "S" else "Gulou") for name in ids]
     unit = changes.get("unit", "%LEL")
     sensors = [
         sensor(f"{name}/{part}", name, unit=unit, period_s=1.0) for name in ids for part in "ab"
@@ -247,6 +249,53 @@ def test_old_snapshot_under_its_own_rules_is_just_restored(tmp_path):
     same = plan_of(small, found.snapshot.meta["rules_text"])
     resume = Resumer(store).resume(found, Pipeline(same, partition=1))
     assert resume == Resumed(200, {"n": 200}, None)
+
+
+def test_what_was_hidden_by_command_stays_hidden_in_a_grown_city(tmp_path):
+    records = log()
+    small = city(tmp_path, 12)
+    # one more before all others: every index is another one now
+    grown = city(tmp_path, 12, tmp_path / "city.catalog", name="grown", before=("A000", "A001"))
+    said_by = {"event_ms": BEGIN_MS, "by": "anna"}
+    window = {"from_ms": BEGIN_MS, "until_ms": BEGIN_MS + 250_000}
+    shorter = {**window, "until_ms": BEGIN_MS + 180_000}
+    n = 0
+    for partition in range(PARTITIONS):
+        first = small.source_id[int(small.partition_start[partition])].as_py()
+        second = small.source_id[int(small.partition_start[partition]) + 1].as_py()
+        commands = [
+            Suppress(id="1", source=first, **said_by, **window),
+            Suppress(id="2", district="Gulou", **said_by, **shorter),
+            Shelve(id="3", source=second, until_ms=BEGIN_MS + 200_000, **said_by),
+        ]
+        lines = [Pipeline(plan_of(small), partition=partition) for _ in range(2)]
+        for line in lines:
+            for command in commands:
+                assert line.command(command).refusal is None
+            said(line, records[:1500])
+        carried = Pipeline(plan_of(grown), partition=partition)
+        report = take_over(Held.by(lines[0]), carried)
+        assert report.n_windows_dropped == report.n_judged_again == 0
+        expected = said(lines[1], records[1500:])
+        assert said(carried, records[1500:]) == expected
+        n += len(expected)
+    assert n > 10
+
+
+def test_maintenance_window_of_what_is_gone_goes_along(tmp_path):
+    small = city(tmp_path, 12)
+    partition = _partitions(small)[small.source_id.to_pylist().index("S004")]
+    line = Pipeline(plan_of(small), partition=partition)
+    line.command(
+        Suppress(
+            id="1", event_ms=BEGIN_MS, by="anna", source="S004",
+            from_ms=BEGIN_MS, until_ms=BEGIN_MS + 9_000,
+        )
+    )  # fmt: skip
+    fewer = city(tmp_path, 12, tmp_path / "city.catalog", name="fewer", gone=(4,))
+    carried = Pipeline(plan_of(fewer), partition=partition)
+    assert take_over(Held.by(line), carried).n_windows_dropped == 1
+    assert int(carried.shards[0].clock["n_suppressed"][0]) == 0
 
 
 # Building a catalog like another
