@@ -1,42 +1,76 @@
-"""Alert records: what leaves the engine, as JSON, with the sentence for people."""
+"""Alert records: what leaves the engine, as JSON, with the sentence for people.
+
+A record is joined from parts that are JSON already (`engine.alert_parts`): those of the catalog and
+the rules are kept, and the numbers of many records are written at once.
+"""
 
 from __future__ import annotations
 
-import math
-from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from functools import cached_property, lru_cache
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow as pa
 
-from engine.plan import Plan
-from engine.sentences import describe, sentence
-from kernels.layout import (
-    ABSENCE,
-    BY_RULE,
-    CAUSE_NAMES,
-    CLEAR,
-    HIGH,
-    KIND_NAMES,
-    LEVEL_NAMES,
-    N_KINDS,
-    TRANSITION_NAMES,
-    WINDOW,
+from engine.alert_parts import (
+    LocalClock,
+    Measures,
+    Sensors,
+    Source,
+    Sources,
+    escaped,
+    numbers,
 )
+from engine.plan import Plan
+from engine.sentences import beginning
+from kernels.layout import BY_RULE, CAUSE_NAMES, CLEAR, LEVEL_NAMES, TRANSITION_NAMES
 
 Array = np.ndarray[Any, Any]
 
-STATIC_CLASSES = ("none", "blue", "yellow", "red")
 _FIELDS = (
-    "event_ms", "episode_ms", "score", "factor", "coupled_percent", "contributor", "source",
-    "coupled_from", "rule", "seq", "kind", "level_from", "level", "standing", "cause", "late",
+    "score", "factor", "coupled_percent", "rule", "kind", "level_from", "level", "standing",
+    "cause", "late", "reached",
 )  # fmt: skip
 LEAST_SHARE = 10
+"""A contributor that counts less than this part of what the strongest does is no reason."""
 LEAST_PERCENT = 1.0
 """A neighbour whose influence has faded below it is not named."""
-MOST_KNOWN = 100_000
-"""Sources whose unchanging parts are kept encoded."""
+MOST_CAUSES = 10_000
+_MS = [f".{ms:03}".encode() for ms in range(1000)]
+_LEVELS = [
+    [
+        [
+            f',"transition":"{kind}","level":"{level}","level_from":"{level_from}"'.encode()
+            for level in LEVEL_NAMES
+        ]
+        for level_from in LEVEL_NAMES
+    ]
+    for kind in TRANSITION_NAMES
+]
+_STANDING = [f',"standing":"{level}"'.encode() for level in LEVEL_NAMES]
+_BEGINNINGS = [
+    [
+        [beginning(kind, level, cause).encode() for level in range(len(LEVEL_NAMES))]
+        for kind in range(len(TRANSITION_NAMES))
+    ]
+    for cause in CAUSE_NAMES
+]
+
+
+@lru_cache(1 << 14)
+def _signal(percent: float) -> bytes:
+    return orjson.dumps(round(percent / 100.0, 3))
+
+
+@lru_cache(1 << 14)
+def _score(score: float) -> tuple[bytes, bytes]:
+    """Return a score as a record shows it, and as its sentence does."""
+    return b',"score":%.1f' % score, b", score %.0f" % score
+
+
+Part = tuple[bytes, bytes, float]
+"""One contributor: its JSON, the reason that it is, and its percent."""
 
 
 def alert_id(source_id: str, episode_ms: int) -> str:
@@ -44,290 +78,202 @@ def alert_id(source_id: str, episode_ms: int) -> str:
     return f"{source_id}@{episode_ms}"
 
 
-def plain(value: float) -> Any:
-    """Return a number that JSON writes as people would: float32 readings without a binary tail."""
-    if not math.isfinite(value):
-        return None
-    short = np.float32(value)
-    return short if short == value else value
-
-
-class LocalClock:
-    """Writes event times as local ISO-8601, remembering the day, which changes seldom."""
-
-    def __init__(self, zone: timezone) -> None:
-        self._zone = zone
-        midnight = datetime.fromtimestamp(0, zone)
-        self._offset_ms = int(zone.utcoffset(midnight).total_seconds()) * 1000
-        self._suffix = midnight.isoformat()[19:]
-        self._day = -1
-        self._date = ""
-
-    def local(self, event_ms: int) -> str:
-        """Return ``2026-01-31T23:59:59.999+08:00``."""
-        day, ms = divmod(event_ms + self._offset_ms, 86_400_000)
-        if day != self._day:
-            self._day = day
-            self._date = datetime.fromtimestamp(event_ms / 1000, self._zone).date().isoformat()
-        s, ms = divmod(ms, 1000)
-        minutes, s = divmod(s, 60)
-        h, minutes = divmod(minutes, 60)
-        return f"{self._date}T{h:02}:{minutes:02}:{s:02}.{ms:03}{self._suffix}"
-
-
-class Measure(NamedTuple):
-    """How the value and the limit of one kind of signal are shown."""
-
-    scale: float
-    unit: str
-    low: float
-    high: float
-    shown_low: Any
-    shown_high: Any
-    window: str | None
-
-
-class Sensor(NamedTuple):
-    """What an alert record says of a sensor."""
-
-    id: str
-    quantity: str
-    what: str
-    row: int
-    silent_s: float
-
-
-class Source(NamedTuple):
-    """What an alert record says of a source."""
-
-    id: str
-    who: str
-    category: str
-    static_class: str
-    place: orjson.Fragment
-    responsible: orjson.Fragment
-
-
 class AlertRecords:
     """Turns transitions into alert records, with the catalog's names and the rules' limits."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.digest = plan.rules.digest
         self._clock = LocalClock(plan.rules.time.zone())
-        self._known: dict[int, Source] = {}
-        self._sensors: dict[int, Sensor] = {}
-        self._measures: dict[tuple[int, int, int, int], Measure] = {}
+        self._causes: dict[tuple[int, int, float], bytes] = {}
+
+    # What is kept is made on first use: nobody needs it where no alert is written.
+
+    @cached_property
+    def _sources(self) -> Sources:
+        return Sources(self.plan)
+
+    @cached_property
+    def _sensors(self) -> Sensors:
+        return Sensors(self.plan)
+
+    @cached_property
+    def _measures(self) -> Measures:
+        return Measures(self.plan)
+
+    @cached_property
+    def _rules(self) -> list[bytes]:
+        return escaped([rule.name for rule in self.plan.rules.rules])
+
+    @cached_property
+    def _late(self) -> tuple[bytes, bytes]:
+        """Members from the end of ``time`` to the name of ``episode_ms``."""
+        end = self._clock.suffix + b'","late":'
+        return end + b'false,"episode_ms":', end + b'true,"episode_ms":'
+
+    @cached_property
+    def _digest(self) -> bytes:
+        """Members from ``rules`` to the text."""
+        return f',"rules":"{self.plan.rules.digest}","text":"'.encode()
+
+    def about(self, source: int) -> dict[str, Any]:
+        """Return `who` a source is, and what its records say of it, as objects."""
+        _, _, who, about, answers, _ = self._sources.get([source])[0]
+        members = orjson.loads(b'{"who":"%b"%b%b0}' % (who, about, answers))
+        del members["routes"]
+        return members
+
+    def routes(self, source: int, reached: int) -> list[str]:
+        """Return who is told of an episode; bit k of ``reached`` is set if it was at level k."""
+        routes = self._sources.get([source])[0][-1]
+        return orjson.loads(routes[reached])
+
+    def local(self, event_ms: int) -> str:
+        """Return an event time as alert records write it."""
+        second, ms = divmod(event_ms, 1000)
+        return (self._clock.at(second)[0] + _MS[ms] + self._clock.suffix).decode()
+
+    def keys(self, transitions: Array) -> list[bytes]:
+        """Return the id of each record's source, in UTF-8."""
+        return [key.encode() for key, *_ in self._sources.get(transitions["source"].tolist())]
 
     def encode(self, transitions: Array) -> list[bytes]:
         """Return one JSON object for each of (T,) TRANSITION."""
         if not len(transitions):
             return []
-        self._learn(transitions)
-        columns = [transitions[name].tolist() for name in _FIELDS]
-        return [
-            orjson.dumps(self._record(*fields), option=orjson.OPT_SERIALIZE_NUMPY)
-            for fields in zip(*columns, strict=True)
-        ]
+        seconds, ms = np.divmod(transitions["event_ms"], 1000)
+        columns = zip(
+            *self._sources_and_origins(transitions),
+            self._parts(transitions["contributor"]),
+            seconds.tolist(),
+            ms.tolist(),
+            *(numbers(transitions[name]) for name in ("event_ms", "episode_ms", "seq")),
+            *(transitions[name].tolist() for name in _FIELDS),
+            strict=True,
+        )
+        return [self._record(*fields) for fields in columns]
+
+    def _sources_and_origins(self, transitions: Array) -> tuple[list[Source], list[Source | None]]:
+        """Return the source of each transition, and the one whose influence it names, if any."""
+        origin = transitions["coupled_from"]
+        coupled = (origin >= 0) & (transitions["coupled_percent"] >= LEAST_PERCENT)
+        indices = transitions["source"].tolist()
+        found = self._sources.get(indices + origin[coupled].tolist())
+        origins: list[Source | None] = [None] * len(indices)
+        for at, one in zip(np.flatnonzero(coupled).tolist(), found[len(indices) :], strict=True):
+            origins[at] = one
+        return found[: len(indices)], origins
 
     def _record(
         self,
-        event_ms: int,
-        episode_ms: int,
+        source: Source,
+        origin: Source | None,
+        parts: list[Part],
+        second: int,
+        ms: int,
+        event_ms: bytes,
+        episode_ms: bytes,
+        seq: bytes,
         score: float,
         factor: float,
-        coupled_percent: float,
-        contributor: list[tuple[Any, ...]],
-        source: int,
-        coupled_from: int,
+        influence: float,
         rule: int,
-        seq: int,
         kind: int,
         level_from: int,
         level: int,
         standing: int,
         cause: int,
         late: int,
-    ) -> dict[str, Any]:
-        """Return one alert record; the arguments are fields of TRANSITION."""
-        known = self._known[source]
-        named = [self._contributor(part) for part in contributor if part[1] >= 0]
-        rule_name = self.plan.rules.rules[rule].name if rule >= 0 else None
-        coupled = None
-        if coupled_from >= 0 and coupled_percent >= LEAST_PERCENT:
-            influence = round(coupled_percent, 1)
-            coupled = {"source": self._known[coupled_from].id, "influence": influence}
-        reasons = [] if kind == CLEAR else self._reasons(contributor, named)
+        reached: int,
+    ) -> bytes:
+        """Return one alert record; the last arguments are fields of TRANSITION."""
+        _, named, who, about, answers, routes = source
+        stamp, moment = self._clock.at(second)
+        points, rounded = _score(score)
+        reasons = []
+        if parts and kind != CLEAR:
+            least = parts[0][2]
+            reasons = [reason for _, reason, share in parts if share * LEAST_SHARE >= least]
         if cause == BY_RULE:
-            reasons.insert(0, f"rule “{rule_name}”")
-        if coupled is not None and kind != CLEAR:
-            reasons.append(f"influenced by {coupled['source']}")
-        time = self._clock.local(event_ms)
-        hidden = {"standing": LEVEL_NAMES[standing]} if standing > level else {}
-        return {
-            "alert_id": alert_id(known.id, episode_ms),
-            "seq": seq,
-            "transition": TRANSITION_NAMES[kind],
-            "level": LEVEL_NAMES[level],
-            "level_from": LEVEL_NAMES[level_from],
-            **hidden,
-            "score": round(score, 1),
-            "event_ms": event_ms,
-            "time": time,
-            "late": late == 1,
-            "episode_ms": episode_ms,
-            "source": known.id,
-            "category": known.category,
-            "static_class": known.static_class,
-            "cause": CAUSE_NAMES[cause],
-            "rule": rule_name,
-            "factor": round(factor, 4),
-            "contributors": named,
-            "coupled_from": coupled,
-            "place": known.place,
-            "responsible": known.responsible,
-            "rules": self.digest,
-            "text": sentence(
-                known.who, kind, LEVEL_NAMES[standing], time, score, reasons, CAUSE_NAMES[cause]
-            ),
-        }
+            reasons.insert(0, "rule “%s”".encode() % self._rules[rule])
+        coupled = b"null"
+        if origin is not None:
+            coupled = b'{"source":"%b","influence":%.1f}' % (origin[1], influence)
+            if kind != CLEAR:
+                reasons.append(b"influenced by " + origin[1])
+        # fmt: off
+        return b"".join((
+            b'{"alert_id":"', named, b"@", episode_ms, b'","seq":', seq,
+            _LEVELS[kind][level_from][level], _STANDING[standing] if standing > level else b"",
+            points, b',"event_ms":', event_ms,
+            b',"time":"', stamp, _MS[ms], self._late[late], episode_ms, about,
+            self._because(cause, rule, factor), b",".join([shown for shown, _, _ in parts]),
+            b'],"coupled_from":', coupled, answers, routes[reached], self._digest,
+            who, _BEGINNINGS[cause][kind][standing], moment, rounded,
+            b": " if reasons else b"", b"; ".join(reasons), b'."}',
+        ))
+        # fmt: on
 
-    def _reasons(self, parts: list[tuple[Any, ...]], named: list[dict[str, Any]]) -> list[str]:
-        """Describe the contributors that count at least a tenth of what the strongest does."""
-        return [
-            describe(self._sensors[part[1]].what, words)
-            for part, words in zip(parts, named, strict=False)
-            if part[2] * LEAST_SHARE >= parts[0][2]
-        ]
+    def _because(self, cause: int, rule: int, factor: float) -> bytes:
+        """Return the members from ``cause`` to ``contributors``; few are different."""
+        key = (cause, rule, factor)
+        found = self._causes.get(key)
+        if found is None:
+            if len(self._causes) > MOST_CAUSES:
+                self._causes.clear()
+            name = b'"%b"' % self._rules[rule] if rule >= 0 else b"null"
+            shown = orjson.dumps(round(factor, 4))
+            found = self._causes[key] = b',"cause":"%b","rule":%b,"factor":%b,"contributors":[' % (
+                CAUSE_NAMES[cause].encode(),
+                name,
+                shown,
+            )
+        return found
 
-    def _contributor(self, part: tuple[Any, ...]) -> dict[str, Any]:
-        value, sensor, percent, kind, level, window = part[:6]
-        known = self._sensors[sensor]
-        key = (known.row, kind, level, window)
-        measure = self._measures.get(key) or self._measure(*key)
-        # What fades was measured before; the value noted since may be another signal's.
-        value = value * measure.scale if level else math.nan
-        upper = abs(value - measure.high) <= abs(value - measure.low) or measure.low != measure.low
-        limit = measure.shown_high if upper else measure.shown_low
-        if kind == ABSENCE and level:
-            limit = known.silent_s
-        contributor = {
-            "sensor": known.id,
-            "quantity": known.quantity,
-            "detector": KIND_NAMES[kind if kind < N_KINDS else HIGH],
-            "value": plain(value),
-            "limit": limit,
-            "unit": measure.unit,
-            "level": LEVEL_NAMES[level],
-            "signal": round(percent / 100.0, 3),
-            "fading": level == 0,
-        }
-        if measure.window is not None:
-            contributor["window"] = measure.window
-        return contributor
-
-    def _measure(self, row: int, kind: int, level: int, window: int) -> Measure:
-        """Return how a signal's value and limit are shown; the same for a row, kind and level."""
-        plan = self.plan
-        shown_kind = kind if kind < N_KINDS else HIGH
-        scale, unit = plan.statistic(row, shown_kind, 1.0, window)
-        low, high = (
-            plan.limit(row, shown_kind, level, window, value=side) if level else math.nan
-            for side in (-math.inf, math.inf)
+    def _parts(self, contributors: Array) -> list[list[Part]]:
+        """Return the contributors of each transition; (T, 3) CONTRIBUTOR."""
+        there = contributors["sensor"] >= 0
+        flat = contributors[there]
+        sensors = self._sensors.get(flat["sensor"].tolist())
+        rows = [row for _, _, row, _ in sensors]
+        signal = (flat[name].tolist() for name in ("kind", "level", "window"))
+        measures = self._measures.get(zip(rows, *signal, strict=True))
+        value, is_known, upper, other = _judged(
+            flat["value"], np.array([measure.numbers for measure in measures]).reshape(-1, 5)
         )
-        name = None
-        if kind == WINDOW:
-            name = plan.window_names[int(plan.params["first_window"][row]) + window]
-        measure = Measure(scale, unit, low, high, plain(low), plain(high), name)
-        self._measures[row, kind, level, window] = measure
-        return measure
-
-    def source(self, index: int) -> Source:
-        """Return what alert records say of a source."""
-        self._learn_sources(np.array([index]))
-        return self._known[index]
-
-    def local(self, event_ms: int) -> str:
-        """Return an event time as alert records write it."""
-        return self._clock.local(event_ms)
-
-    def _learn(self, transitions: Array) -> None:
-        """Read what the catalog says of new sources and sensors, a column at a time."""
-        catalog = self.plan.catalog
-        origins = transitions["coupled_from"]
-        sources = np.union1d(transitions["source"], origins[origins >= 0])
-        sensors = np.unique(transitions["contributor"]["sensor"])
-        if len(self._known) + len(self._sensors) > MOST_KNOWN:
-            self._known.clear()
-            self._sensors.clear()
-        self._learn_sources(sources)
-        sensors = np.array(
-            [i for i in sensors.tolist() if i >= 0 and i not in self._sensors], np.int64
-        )
-        quantities = catalog.quantity[sensors]
-        homes = catalog.sensor_source[sensors]
-        spans = zip(
-            catalog.sensor_start[homes].tolist(),
-            catalog.sensor_start[homes + 1].tolist(),
-            strict=True,
-        )
-        alone = [
-            np.count_nonzero(catalog.quantity[first:last] == quantity) == 1
-            for (first, last), quantity in zip(spans, quantities, strict=True)
-        ]
-        for sensor, name, quantity, one, row in zip(
-            sensors.tolist(),
-            catalog.sensor_id.take(pa.array(sensors)).to_pylist(),
-            quantities.tolist(),
-            alone,
-            self.plan.row[sensors].tolist(),
+        parts = []
+        for (head, what, _, silent), measure, percent, shown, number, known, above, turned in zip(
+            sensors,
+            measures,
+            flat["percent"].tolist(),
+            numbers(value),
+            value.tolist(),
+            is_known.tolist(),
+            upper.tolist(),
+            other.tolist(),
             strict=True,
         ):
-            what = catalog.quantities[quantity].replace("_", " ")
-            self._sensors[sensor] = Sensor(
-                id=name,
-                quantity=catalog.quantities[quantity],
-                what=what if one else f"{what} ({name})",
-                row=row,
-                silent_s=float(self.plan.absent_ms[sensor]) / 1000,
-            )
+            limit = measure.high if above else measure.low
+            pieces = (head, measure.detector, shown, b',"limit":',
+                      silent if measure.is_absence else limit.shown,
+                      measure.level, _signal(percent), measure.tail)  # fmt: skip
+            phrase = limit.other if turned else limit.usual
+            told = phrase.tell(what, number if known else None)
+            parts.append((b"".join(pieces), told.encode(), percent))
+        ordered = iter(parts)
+        return [list(islice(ordered, n)) for n in there.sum(axis=1).tolist()]
 
-    def _learn_sources(self, sources: Array) -> None:
-        catalog = self.plan.catalog
-        sources = np.array([i for i in sources.tolist() if i not in self._known], np.int64)
-        text = [
-            getattr(catalog, key).take(pa.array(sources)).to_pylist()
-            for key in ("source_id", "name", "grid", "owner", "contact")
-        ]
-        numbers = [
-            getattr(catalog, key)[sources].tolist()
-            for key in ("lon", "lat", "district", "category", "static_class")
-        ]
-        for source, *fields in zip(sources.tolist(), *text, *numbers, strict=True):
-            self._known[source] = self._describe_source(*fields)
 
-    def _describe_source(
-        self,
-        source_id: str,
-        name: str | None,
-        grid: str | None,
-        owner: str | None,
-        contact: str | None,
-        lon: float,
-        lat: float,
-        district: int,
-        category: int,
-        static_class: int,
-    ) -> Source:
-        catalog = self.plan.catalog
-        in_district = catalog.districts[district] if district >= 0 else None
-        who = f"{name} ({source_id})" if name and name != source_id else source_id
-        place = {"name": name, "lon": lon, "lat": lat, "grid": grid, "district": in_district}
-        return Source(
-            id=source_id,
-            who=f"{who}, {in_district}" if in_district else who,
-            category=catalog.categories[category],
-            static_class=STATIC_CLASSES[static_class],
-            place=orjson.Fragment(orjson.dumps(place)),
-            responsible=orjson.Fragment(orjson.dumps({"owner": owner, "contact": contact})),
-        )
+def _judged(value: Array, measured: Array) -> tuple[Array, Array, Array, Array]:
+    """Return values as float32, which are known, the nearer limit, and which phrase tells them.
+
+    ``measured`` is (N, 5), `Measure.numbers`. Sides are judged in float32, as numbers are shown.
+    """
+    scale, low, high, other_side, of_zero = measured.T
+    value = value * scale
+    with np.errstate(over="ignore", invalid="ignore"):
+        upper = np.isnan(low) | (np.abs(value - high) <= np.abs(value - low))
+        limit = np.where(of_zero, 0.0, np.where(upper, high, low)).astype(np.float32)
+        shown = value.astype(np.float32)
+    side = np.where(shown > limit, 1, 0) - (shown < limit)
+    is_known = np.isfinite(value)
+    return shown, is_known, upper, is_known & (side == other_side)

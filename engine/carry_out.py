@@ -52,7 +52,8 @@ class Refusal(NamedTuple):
 class Trace(NamedTuple):
     """What people are told of a command that was taken; no source: it is about a place or a kind.
 
-    `seq` and `episode_ms` number it among the transitions of the episode that is shown, if any is.
+    `seq` and `episode_ms` number it among the transitions of the episode that is shown, if any is;
+    bit k of `reached` says that this was at level k.
     """
 
     event_ms: int
@@ -61,6 +62,7 @@ class Trace(NamedTuple):
     score: float = 0.0
     seq: int | None = None
     episode_ms: int | None = None
+    reached: int = 0
 
 
 class Done(NamedTuple):
@@ -192,6 +194,7 @@ def _trace(line: Pipeline, command: Command, index: int) -> Trace:
         score=float(source["score"]) if shown else 0.0,
         seq=int(source["seq"]) if shown else None,
         episode_ms=int(source["episode_ms"]) if shown else None,
+        reached=int(source["reached"]) if shown else 0,
     )
     if shown:
         line.state.source["seq"][index] += 1

@@ -77,8 +77,7 @@ class Pipeline:
         """Take a command as the next record of the log: its trace, then the alerts it moves."""
         refusal, trace, transitions = carry_out(self, command)
         told = [] if trace is None else [encode_trace(self.records, command, trace)]
-        ids = [self.records.source(s).id.encode() for s in transitions["source"].tolist()]
-        keys = [key_of(command)] * len(told) + ids
+        keys = [key_of(command)] * len(told) + self.records.keys(transitions)
         records = [*told, *self.records.encode(transitions)]
         return Answer(list(zip(keys, records, strict=True)), refusal)
 

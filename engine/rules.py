@@ -113,7 +113,12 @@ class Rules(Section):
     def route_names(self) -> list[str]:
         """Return the names of all routes in their order; one of them takes the rest."""
         names = [route.name for route in self.routes]
-        return names if any(route.default for route in self.routes) else [*names, DEFAULT]
+        return names if self.rest_route in names else [*names, DEFAULT]
+
+    @property
+    def rest_route(self) -> str:
+        """Return the name of the route that takes what no other does."""
+        return next((route.name for route in self.routes if route.default), DEFAULT)
 
     def terms(self) -> list[Term]:
         """Return the distinct terms of all signal rules: of the source itself, then near ones."""

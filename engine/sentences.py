@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from kernels.layout import DE_ESCALATE, ESCALATE, RAISE
+from kernels.layout import LEVEL_NAMES
 
-_SIZED = ("fall", "deviation", "drift")
+UNKNOWN = "an unknown value"
+_BEGINNINGS = ("{} alert", "raised to {}", "lowered to {}", "cleared")
+"""By transition."""
+_HIDING = {
+    "shelved": "{} alert shelved",
+    "suppressed": "{} alert suppressed, maintenance",
+    "out_of_service": "{} alert not shown, out of service",
+    "returned": "{} alert shown again",
+}
 
 
 def number(value: float | None) -> str:
     """Return a number with as many digits as a person reads."""
     if value is None:
-        return "an unknown value"
-    return f"{value:.6g}" if abs(value) >= 1000 else f"{value:.4g}"
+        return UNKNOWN
+    return f"{value:.4g}" if -1000 < value < 1000 else f"{value:.6g}"
 
 
 def duration(seconds: float) -> str:
@@ -24,80 +32,96 @@ def duration(seconds: float) -> str:
     return f"{number(seconds)} s"
 
 
-def _amount(value: float | None, unit: str) -> str:
+def amount(value: float | None, unit: str) -> str:
+    """Return a value with its unit."""
     if value is None:
-        return number(value)
+        return UNKNOWN
     return duration(value) if unit == "s" else f"{number(value)} {unit}".rstrip()
 
 
+class Phrase(NamedTuple):
+    """How one kind of signal is told: quantity, before, value, unit, after."""
+
+    before: str
+    after: str
+    unit: str
+    """`s`, or with the space before it; may be empty."""
+    sized: bool = False
+    """The value is told without its sign."""
+    fading: bool = False
+    """No value is told, and `before` comes before the quantity."""
+
+    def tell(self, what: str, value: float | None) -> str:
+        """Return why a sensor of ``what`` contributes."""
+        before, after, unit, sized, fading = self
+        if fading:
+            return f"{before}{what}{after}"
+        if value is None:
+            return f"{what}{before}{UNKNOWN}{after}"
+        if sized:
+            value = abs(value)
+        if unit == "s":
+            return f"{what}{before}{duration(value)}{after}"
+        if -1000 < value < 1000:
+            return f"{what}{before}{value:.4g}{unit}{after}"
+        return f"{what}{before}{number(value)}{unit}{after}"
+
+
+def phrases(
+    detector: str, unit: str, limit: str | None, window: str | None, fading: bool
+) -> tuple[Phrase, Phrase]:
+    """Return how a signal is told, and how once its value is on the `other_side`.
+
+    ``limit`` is the amount.
+    """
+    if fading:
+        phrase = Phrase("earlier ", f" signal ({detector}) fading", unit, fading=True)
+        return phrase, phrase
+    beyond = "" if limit is None else f" (limit {limit})"
+    back = f", not yet cleared from {limit or UNKNOWN}"
+    words: tuple[str, ...] = {
+        "high": (" ", f", at or above {limit or UNKNOWN}", " ", back),
+        "low": (" ", f", at or below {limit or UNKNOWN}", " ", back),
+        "rise": (" rising by ", beyond),
+        "fall": (" falling by ", beyond),
+        "window": (f" {window} ", beyond),
+        "deviation": (
+            *(" ", f" above its usual level{beyond}"),
+            *(" ", f" below its usual level{beyond}"),
+        ),
+        "drift": (" drifting up, ", beyond, " drifting down, ", beyond),
+        "absence": (" silent for ", ""),
+        "flatline": (" stuck for ", ""),
+        "bad": (" unusable for ", " in a row"),
+        "spike": (" jumped by ", beyond),
+    }[detector]
+    spaced = unit if unit == "s" else f" {unit}".rstrip()
+    sized = detector in ("fall", "deviation", "drift")
+    return (
+        Phrase(words[0], words[1], spaced, sized),
+        Phrase(words[-2], words[-1], spaced, sized),
+    )
+
+
+OTHER_SIDE = {"high": -1, "low": 1, "deviation": -1, "drift": -1}
+"""The side of its limit (of 0 for the last two) on which a value is told by the other phrase."""
+OF_ZERO = ("deviation", "drift")
+
+
 def describe(what: str, part: dict[str, Any]) -> str:
-    """Return why one contributor contributes; ``what`` names its quantity."""
-    value, limit, unit = part["value"], part["limit"], part["unit"]
-    size = None if value is None else abs(value)
-    shown = _amount(size if part["detector"] in _SIZED else value, unit)
-    beyond = "" if limit is None else f" (limit {_amount(limit, unit)})"
-    if part["fading"]:
-        return f"earlier {what} signal ({part['detector']}) fading"
-    side = "above" if value is None or value >= 0 else "below"
-    match part["detector"]:
-        case "high":
-            back = value is not None and limit is not None and value < limit
-            how = "not yet cleared from" if back else "at or above"
-            return f"{what} {shown}, {how} {_amount(limit, unit)}"
-        case "low":
-            back = value is not None and limit is not None and value > limit
-            how = "not yet cleared from" if back else "at or below"
-            return f"{what} {shown}, {how} {_amount(limit, unit)}"
-        case "rise":
-            return f"{what} rising by {shown}{beyond}"
-        case "fall":
-            return f"{what} falling by {shown}{beyond}"
-        case "window":
-            return f"{what} {part['window']} {shown}{beyond}"
-        case "deviation":
-            return f"{what} {shown} {side} its usual level{beyond}"
-        case "drift":
-            return f"{what} drifting {'up' if side == 'above' else 'down'}, {shown}{beyond}"
-        case "absence":
-            return f"{what} silent for {shown}"
-        case "flatline":
-            return f"{what} stuck for {shown}"
-        case "bad":
-            return f"{what} unusable for {shown} in a row"
-        case _:
-            return f"{what} jumped by {shown}{beyond}"
+    """Return why one contributor of an alert record contributes; ``what`` names its quantity."""
+    detector, value, limit, unit = (part[key] for key in ("detector", "value", "limit", "unit"))
+    shown = None if limit is None else amount(limit, unit)
+    usual, other = phrases(detector, unit, shown, part.get("window"), part["fading"])
+    against = 0 if detector in OF_ZERO else limit
+    side = 0 if value is None or against is None else (value > against) - (value < against)
+    return (other if side and side == OTHER_SIDE.get(detector) else usual).tell(what, value)
 
 
-_HIDING = {
-    "shelved": "{level} alert shelved",
-    "suppressed": "{level} alert suppressed, maintenance",
-    "out_of_service": "{level} alert not shown, out of service",
-    "returned": "{level} alert shown again",
-}
-
-
-def sentence(
-    who: str,
-    transition: int,
-    level: str,
-    time: str,
-    score: float,
-    reasons: list[str],
-    cause: str = "score",
-) -> str:
-    """Return the whole sentence; ``transition`` as in ``kernels.layout``, ``time`` ISO-8601.
+def beginning(transition: int, level: int, cause: str) -> str:
+    """Return what happened, between who it happened to and when.
 
     ``level`` is the one that stands, shown or hidden.
     """
-    if cause in _HIDING:
-        start = f"{who}: {_HIDING[cause].format(level=level)}"
-    elif transition == RAISE:
-        start = f"{who}: {level} alert"
-    elif transition == ESCALATE:
-        start = f"{who}: raised to {level}"
-    elif transition == DE_ESCALATE:
-        start = f"{who}: lowered to {level}"
-    else:
-        start = f"{who}: cleared"
-    why = f": {'; '.join(reasons)}" if reasons else ""
-    return f"{start} at {time[:10]} {time[11:19]}, score {score:.0f}{why}."
+    words = _HIDING.get(cause, _BEGINNINGS[transition])
+    return f": {words.format(LEVEL_NAMES[level])} at "

@@ -258,6 +258,7 @@ class ParquetSink(_FileSink):
                 ("limit", pa.float64()),
                 ("signal", pa.float64()),
                 ("coupled_from", pa.string()),
+                ("routes", pa.list_(pa.string())),
                 ("text", pa.string()),
                 ("record", pa.string()),
             ]
@@ -307,5 +308,8 @@ def _row(record: bytes) -> dict[str, Any]:
     }
 
 
-_FIELDS = ("alert_id", "seq", "transition", "level", "score", "event_ms", "late", "source", "text")
+_FIELDS = (
+    "alert_id", "seq", "transition", "level", "score", "event_ms", "late", "source", "routes",
+    "text",
+)  # fmt: skip
 _LEADING = ("sensor", "detector", "value", "limit", "signal")

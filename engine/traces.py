@@ -1,7 +1,8 @@
 """Traces: the records that show people which commands were taken, who gave them, when and why.
 
 A trace is an alert record whose transition is the command's name and which moves no level. In an
-episode that is shown it has the next number; outside of one it has no `alert_id` and no `seq`.
+episode that is shown it has the next number and goes to those who were told of the episode; outside
+of one it has no `alert_id` and no `seq`, and goes to the route that takes the rest.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from kernels.layout import LEVEL_NAMES
 def encode_trace(records: AlertRecords, command: Command, trace: Trace) -> bytes:
     """Return the trace of a command as JSON."""
     scope, name = command.scope
-    known = None if trace.source is None else records.source(trace.source)
-    who = f"{scope} {name}" if known is None else known.who
+    known = {} if trace.source is None else records.about(trace.source)
+    who = known.get("who", f"{scope} {name}")
     level = LEVEL_NAMES[trace.level]
     time = records.local(trace.event_ms)
     episode = None
-    if known is not None and trace.episode_ms is not None:
-        episode = alert_id(known.id, trace.episode_ms)
+    routes = [records.plan.rules.rest_route]
+    if trace.source is not None and trace.episode_ms is not None:
+        episode = alert_id(known["source"], trace.episode_ms)
+        routes = records.routes(trace.source, trace.reached)
     record: dict[str, Any] = {
         "alert_id": episode,
         "seq": trace.seq,
@@ -38,17 +41,18 @@ def encode_trace(records: AlertRecords, command: Command, trace: Trace) -> bytes
         "time": time,
         "late": False,
         "episode_ms": trace.episode_ms,
-        "source": known and known.id,
-        "category": known.category if known else name if scope == "category" else None,
-        "static_class": known and known.static_class,
+        "source": known.get("source"),
+        "category": known.get("category", name if scope == "category" else None),
+        "static_class": known.get("static_class"),
         "cause": "command",
         "rule": None,
         "factor": None,
         "contributors": [],
         "coupled_from": None,
-        "place": known.place if known else {"district": name} if scope == "district" else None,
-        "responsible": known and known.responsible,
-        "rules": records.digest,
+        "place": known.get("place", {"district": name} if scope == "district" else None),
+        "responsible": known.get("responsible"),
+        "routes": routes,
+        "rules": records.plan.rules.digest,
         "command": {
             field.name: value
             for field in fields(command)

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import pytest
 
-from benchmarks import bars
+from benchmarks import bars, bench_records
 from benchmarks.__main__ import markdown
 from benchmarks.bars import BARS, Bar, Result
 from benchmarks.bench_detect import Race
@@ -163,6 +163,20 @@ def test_a_thousandth_of_the_pipelines_readings_change_a_level() -> None:
     assert 0.8 * SHARE < bench.n_records / (32 * BATCH) < 1.25 * SHARE
     counts = bench.line.counts
     assert {name for name, count in counts.items() if count} == {"accepted", "ticks"}
+
+
+def test_records_are_written_for_the_sources_and_sensors_that_were_drawn() -> None:
+    bench = bench_records.Bench(100_000)
+    batch = bench.batch(500)
+    kinds, levels = (set(batch[name].tolist()) for name in ("kind", "level"))
+    assert (kinds, levels) == ({0, 1, 2, 3}, {0, 1, 2, 3, 4})
+    assert len(set(batch["source"].tolist())) > 480
+    there = batch["contributor"]["sensor"] >= 0
+    sources = np.broadcast_to(batch["source"][:, None], there.shape)
+    assert (batch["contributor"]["sensor"][there] // 4 == sources[there]).all()
+    keys = bench.records.keys(batch)
+    for record, key in zip(bench.records.encode(batch), keys, strict=True):
+        assert json.loads(record)["source"].encode() == key
 
 
 def test_table_has_every_bar_that_was_promised_with_its_bounds() -> None:

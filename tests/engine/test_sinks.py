@@ -16,7 +16,7 @@ RECORD = (
     b'{"alert_id":"a1","seq":0,"transition":"raise","level":"red","score":90.5,'
     b'"event_ms":1714521600000,"late":false,"source":"well-1","coupled_from":'
     b'{"source":"well-2","influence":12.5},"contributors":[{"sensor":"s","detector":"high",'
-    b'"value":51.0,"limit":50.0,"signal":0.9}],"text":"red"}'
+    b'"value":51.0,"limit":50.0,"signal":0.9}],"routes":["fire","desk"],"text":"red"}'
 )
 BARE = (
     b'{"alert_id":"a2","seq":1,"transition":"clear","level":"normal","score":0,"event_ms":5,'
@@ -60,6 +60,7 @@ def test_a_table_has_the_plain_fields_the_leading_contributor_and_the_record(tmp
     assert first["record"].encode() == RECORD
     assert first["event_ms"].isoformat() == "2024-05-01T00:00:00+00:00"
     assert (first["sensor"], first["value"], first["coupled_from"]) == ("s", 51.0, "well-2")
+    assert (first["routes"], second["routes"]) == (["fire", "desk"], None)
     assert (second["sensor"], second["coupled_from"], second["late"]) == (None, None, True)
 
 
