@@ -196,12 +196,12 @@ def line_is_comment(name: str) -> bool:
 def test_commands_and_pushed_rules_are_in_the_log_where_a_replay_sees_them(on_kafka: Live) -> None:
     on_kafka.start("a")
     catalog = Catalog.open(on_kafka.catalog)
-    start_ms = int(time.time() * 1000)
+    start_ms = int(time.time() * 1000) - 600_000
     name = "well-101"
     home = catalog.partition_of(catalog.source_index(name))
 
     def reading(step: int, value: float) -> bytes:
-        moment = {"sensor": f"{name}-ch4", "ts": start_ms + 1000 * step, "value": value}
+        moment = {"sensor": f"{name}-ch4", "ts": start_ms + 10_000 * step, "value": value}
         return json.dumps(moment).encode()
 
     send(on_kafka, [(home, reading(step, 30.0)) for step in range(20)])
@@ -216,7 +216,7 @@ def test_commands_and_pushed_rules_are_in_the_log_where_a_replay_sees_them(on_ka
     cosmetic = on_kafka.folder / "cosmetic.toml"
     cosmetic.write_text("# only a remark\n" + (DAY / "rules.toml").read_text())
     assert command(on_kafka, "rules", "push", str(cosmetic)).returncode == 0
-    send(on_kafka, [(p, tick_message(start_ms + 60_000)) for p in range(catalog.n_partitions)])
+    send(on_kafka, [(p, tick_message(start_ms + 600_000)) for p in range(catalog.n_partitions)])
     time.sleep(2.0)
     assert sum(map(len, on_kafka.published().values())) == before
 
@@ -229,8 +229,9 @@ def test_commands_and_pushed_rules_are_in_the_log_where_a_replay_sees_them(on_ka
 @pytest.mark.slow
 def test_other_rules_switch_every_partition_and_keep_the_episodes(on_kafka: Live) -> None:
     on_kafka.start("a")
-    publish(on_kafka, limit=60_000)
+    publish(on_kafka, limit=300_000)
     settle(on_kafka)
+    assert on_kafka.published()
     text = (DAY / "rules.toml").read_text()
     pushed = on_kafka.folder / "pushed.toml"
     pushed.write_text(
@@ -241,7 +242,7 @@ def test_other_rules_switch_every_partition_and_keep_the_episodes(on_kafka: Live
     assert answer.returncode == 0, answer.stderr
     log = on_kafka.workers["a"].log
     wait_for(lambda: log.read_text().count("rules switched") == 4, "four partitions to switch")
-    publish(on_kafka, limit=150_000)
+    publish(on_kafka, limit=600_000)
     assert on_kafka.published() == settle(on_kafka)
     digests = {
         json.loads(record)["rules"] for each in on_kafka.published().values() for _, record in each
@@ -277,7 +278,7 @@ def test_topics_with_a_wrong_number_of_partitions_are_refused(on_kafka: Live) ->
 @pytest.mark.slow
 def test_state_of_another_catalog_is_refused_unless_it_is_to_be_adopted(on_kafka: Live) -> None:
     on_kafka.start("a")
-    publish(on_kafka, limit=60_000)
+    publish(on_kafka)
     settle(on_kafka)
     assert on_kafka.workers["a"].stop() == 0
     city = on_kafka.folder / "city"
@@ -310,7 +311,8 @@ def test_a_worker_runs_on_sasl_over_tls_and_redis_with_tls_and_acl(
         "redis_password": redis_service.PASSWORD,
         "redis_ca_file": str(certificates.ca),
     }
-    live = _live(tmp_path / "live", kafka_sasl, redis_tls.url, **more)
+    url = f"rediss://127.0.0.1:{redis_tls.port}/0"
+    live = _live(tmp_path / "live", kafka_sasl, url, **more)
     try:
         worker = live.start("a")
         publish(live, limit=60_000)
@@ -335,6 +337,7 @@ def test_a_worker_runs_with_a_client_certificate(
         "kafka_security": "ssl",
         "kafka_ca_file": str(certificates.ca),
         "kafka_cert_file": str(certificates.client),
+        "kafka_key_file": str(certificates.client),
     }
     live = _live(tmp_path, kafka_tls, redis_server.url, **more)
     try:
