@@ -22,6 +22,7 @@ from engine.pipeline import Pipeline, warm_up
 from engine.plan import Plan, compile_plan
 from engine.resume import Resumer
 from engine.rules import Rules
+from engine.shadow import Difference, Shadow
 from engine.snapshot import Frozen, Room, freeze
 from engine.state import State
 
@@ -59,6 +60,8 @@ class Outcome:
     """Readings and ticks that went into the line."""
     kinds: list[tuple[int, int]] = field(default_factory=list)
     """(level, kind of transition) of each alert of a reading or tick."""
+    differences: list[Difference] = field(default_factory=list)
+    """What only the live rules gave, or only the candidate's."""
     new_rules: str | None = None
     """The digest of the rules that came into force, if any did."""
 
@@ -86,6 +89,10 @@ class Plans:
         plan, state = self._known[digest]
         return Pipeline(plan, state=state, partition=partition)
 
+    def keep(self, digests: set[str]) -> None:
+        """Forget all other rules, and the memory of their state."""
+        self._known = {each: known for each, known in self._known.items() if each in digests}
+
     def warm_up(self, digest: str) -> None:
         """Compile the kernels, or load them from their cache."""
         warm_up(self._known[digest][0])
@@ -102,6 +109,11 @@ class PartitionLine:
         self.plans, self.partition = plans, partition
         self.pipeline = plans.pipeline(digest, partition)
         self.next_offset: int | None = None
+        self.shadow: Shadow | None = None
+
+    def compare_with(self, digest: str) -> None:
+        """Let candidate rules judge beside from here on."""
+        self.shadow = Shadow(self.pipeline, *self.plans.plan(digest))
 
     @property
     def rules(self) -> str:
@@ -161,6 +173,8 @@ class PartitionLine:
             else:
                 offset = offsets[step.index]
                 alerts, refusal = self.pipeline.command(step.record)
+                if self.shadow is not None:
+                    self.shadow.pipeline.command(step.record)
                 for index, (key, record) in enumerate(alerts):
                     out.alerts.append(Alert(offset, index, key, record))
                 if refusal is not None:
@@ -171,13 +185,14 @@ class PartitionLine:
     def _judge(self, batch: Batch, offsets: Sequence[int], out: Outcome) -> None:
         begun = self.pipeline.position
         transitions = self.pipeline.judge(batch.readings)
+        if self.shadow is not None:
+            out.differences += self.shadow.compare(self.pipeline, batch.readings, transitions)
         out.n_records += len(batch.readings)
         if not len(transitions):
             return
         records = self.pipeline.records.encode(transitions)
         out.kinds += zip(transitions["level"].tolist(), transitions["kind"].tolist(), strict=True)
-        ids = self.plans.catalog.source_id
-        keys = [ids[s].as_py().encode() for s in transitions["source"].tolist()]
+        keys = self.pipeline.records.keys(transitions)
         place = transitions["position"] - begun
         message = np.searchsorted(batch.starts, place, side="right") - 1
         first = np.searchsorted(message, message, side="left")

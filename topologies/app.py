@@ -125,6 +125,7 @@ def create_app(settings: Settings) -> App:
 
     @app.timer(min(1.0, settings.snapshot_every_s / 4))
     async def save() -> None:
+        worker.note_lag(app.consumer.highwater)
         await worker.save_oldest()
 
     @app.task

@@ -86,11 +86,12 @@ class Owner:
         watcher: Watcher,
         *,
         on_rejects: Callable[[int, Fetch, Outcome], Awaitable[None]],
+        shadow: str | None = None,
     ) -> None:
         self.plans, self.rules = plans, rules
         self.resumer, self.publisher = resumer, publisher
         self.log, self.watcher = log, watcher
-        self._on_rejects = on_rejects
+        self._on_rejects, self._shadow = on_rejects, shadow
         self.owned: dict[int, Owned] = {}
         self._kept: dict[int, Owned] = {}
         self._room = Room()
@@ -137,6 +138,9 @@ class Owner:
         if outcome.alerts:
             self.publisher.put(partition, outcome.alerts)
         self.watcher.taken(partition, fetch, outcome, time.perf_counter() - begun)
+        if outcome.new_rules is not None:
+            in_force = {each.line.rules for each in self.owned.values()}
+            self.plans.keep(in_force | {self.rules, self._shadow or self.rules})
         # only now wait: the state and what came of it belong together
         if outcome.rejects:
             await self._on_rejects(partition, fetch, outcome)
@@ -188,6 +192,9 @@ class Owner:
         elif offset < earliest:
             self.watcher.gap(partition, offset, earliest)
             line.next_offset = earliest
+        await asyncio.to_thread(self._room.prepare, line.pipeline)
+        if self._shadow is not None:
+            line.compare_with(self._shadow)
         assert line.next_offset is not None
         self.owned[partition] = Owned(
             line, saved_offset=line.next_offset, saved_at=time.monotonic()

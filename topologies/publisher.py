@@ -67,7 +67,7 @@ class Publisher:
         self.producer: AIOKafkaProducer | None = None
         self._pending: dict[int, list[Alert]] = defaultdict(list)
         self._last: dict[int, At] = {}  # the last that was put in
-        self._rejects: list[bytes] = []
+        self._rejects: list[tuple[str, bytes]] = []
         self._n_rejects = [0, 0]  # put in, durable
         self._changed = asyncio.Condition()
         self._woken = asyncio.Event()
@@ -117,7 +117,11 @@ class Publisher:
 
     def reject(self, records: Sequence[bytes]) -> None:
         """Take records of what was rejected; they may come twice after a crash."""
-        self._rejects.extend(records)
+        self.tell(self.rejects_topic, records)
+
+    def tell(self, topic: str, records: Sequence[bytes]) -> None:
+        """Take records for a topic of one partition; they may come twice after a crash."""
+        self._rejects.extend((topic, record) for record in records)
         self._n_rejects[0] += len(records)
         self._woken.set()
 
@@ -182,7 +186,9 @@ class Publisher:
             async with self._changed:
                 self._changed.notify_all()
 
-    async def _send(self, sent: Mapping[int, Sequence[Alert]], rejects: Sequence[bytes]) -> None:
+    async def _send(
+        self, sent: Mapping[int, Sequence[Alert]], rejects: Sequence[tuple[str, bytes]]
+    ) -> None:
         waiting = []
         for partition, alerts in sent.items():
             messages = (
@@ -190,9 +196,11 @@ class Publisher:
                 for alert in alerts
             )
             waiting += await self._submit(self.topic, partition, messages)
-        if rejects:
-            letters: Iterable[Message] = ((None, record, []) for record in rejects)
-            waiting += await self._submit(self.rejects_topic, 0, letters)
+        by_topic: dict[str, list[Message]] = {}
+        for topic, record in rejects:
+            by_topic.setdefault(topic, []).append((None, record, []))
+        for topic, letters in by_topic.items():
+            waiting += await self._submit(topic, 0, letters)
         await asyncio.gather(*waiting)
 
     async def _submit(self, topic: str, partition: int, messages: Iterable[Message]) -> list[Any]:

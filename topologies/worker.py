@@ -28,6 +28,7 @@ from topologies.owner import Log, Owner
 from topologies.publisher import Publisher, parse_at
 from topologies.redis_client import RedisLink, connect
 from topologies.router import Backoff, FenceBehind, Router, Watch
+from topologies.security import warnings
 from topologies.settings import Settings
 from topologies.settings_text import secrets_of, startup_line
 from topologies.transport import Fetch
@@ -53,6 +54,7 @@ class Worker:
         self.server = HealthServer(self.health)
         self.owner: Owner | None = None
         self.checked = False
+        self.shadow: str | None = None
         self.router: Router | None = None
         self._committed_at: dict[TP, float] = {}
         self._alerts_next: dict[TP, int] = {}
@@ -68,6 +70,8 @@ class Worker:
         self.catalog = Catalog.open(settings.catalog)
         self.plans = Plans(self.catalog)
         self.rules = self.plans.add(load(settings.rules))
+        if settings.shadow is not None:
+            self.shadow = self.plans.add(load(settings.shadow))
         self.plans.warm_up(self.rules)
 
     async def check(self) -> None:
@@ -75,6 +79,8 @@ class Worker:
         settings = self.settings
         n = self.catalog.n_partitions
         wanted = {"readings": n, "alerts": n, "rejects": 1, "commands": 1, "rules": 1}
+        if settings.shadow is not None:
+            wanted["shadow"] = 1
         names = {settings.topic(name): count for name, count in wanted.items()}
         for created in await kafka.ensure_topics(settings, names, [settings.topic("rules")]):
             log.info("topic created", topic=created, partitions=names[created])
@@ -110,6 +116,7 @@ class Worker:
             self._readings,
             self,
             on_rejects=self._reject,
+            shadow=self.shadow,
         )
         self.controls = ControlRecords(self.catalog, self.plans)
         self.ingests = {
@@ -135,6 +142,8 @@ class Worker:
         self.metrics.running_rules(self.rules, plan.rules.name)
         await self.server.start()
         self.health.started()
+        for warning in warnings(settings):
+            log.warning(warning)
         log.info(startup_line(settings, self.catalog, plan))
 
     async def stop(self) -> None:
@@ -189,6 +198,13 @@ class Worker:
             if self.router is not None:
                 self.router.forget(tp.partition)
         self._alerts_next.clear()
+
+    def note_lag(self, highwater: Callable[[TP], int | None]) -> None:
+        """Note how many messages of each owned partition wait."""
+        for partition, offset in self.positions().items():
+            end = highwater(TP(self.settings.topic("readings"), partition))
+            if end is not None:
+                self.metrics.lag(partition, end - offset)
 
     async def save_oldest(self) -> None:
         """Save the state that is due."""
@@ -269,6 +285,7 @@ class Worker:
                 self._reject_alert(fetch.tp, message.offset, message.value, "no_place", detail)
             else:
                 alerts.setdefault(at[0], []).append((at[1], at[2], message.value))
+        self.metrics.redis_pending = len(fetch)
         try:
             await self.router.flush_all(alerts)
         except FenceBehind as error:
@@ -277,6 +294,7 @@ class Worker:
             self._alerts_epoch[fetch.tp] = 1 << 62
             self._alerts_epoch[fetch.tp] = await self._seek_first(fetch.tp)
             return
+        self.metrics.redis_pending = 0
         self._alerts_next[fetch.tp] = fetch.next
         now = time.monotonic()
         if now - self._committed_at.get(fetch.tp, 0.0) >= COMMIT_EVERY_S:
@@ -288,7 +306,7 @@ class Worker:
         self.publisher.reject([rejects.record(tp, offset, payload, reason, detail)])
 
     def _redis_down(self, error: str) -> None:
-        self.metrics.redis_up = False
+        self.metrics.redis_down()
         log.warning("Redis does not take alerts, they wait", error=error)
 
     def _redis_up(self, seconds_down: float) -> None:
@@ -303,6 +321,7 @@ class Worker:
         self._reject_alert(tp, alert[0], alert[2], "bad_alert", reason)
 
     def _redis_resend(self, partition: int, n: int) -> None:
+        self.metrics.redis_resent(n)
         log.warning("Redis had lost alerts, they are sent again", partition=partition, n=n)
 
     # --- what the owner tells -------------------------------------------------------------------
@@ -327,6 +346,14 @@ class Worker:
         )
         for level, transition in outcome.kinds:
             self.metrics.alert(LEVELS[level], TRANSITIONS[transition])
+        if outcome.differences:
+            for difference in outcome.differences:
+                self.metrics.shadow_difference(difference.only)
+            told = [
+                b'{"only":"%b","record":%b}' % (each.only.encode(), each.record)
+                for each in outcome.differences
+            ]
+            self.publisher.tell(self.settings.topic("shadow"), told)
         if outcome.new_rules is not None:
             self.metrics.running_rules(outcome.new_rules, line.pipeline.plan.rules.name)
             log.info("rules switched", partition=partition, rules=outcome.new_rules)
