@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from engine.carry_out import renumber_windows
 from engine.carry_rows import Pairs, compare_rows
 from engine.carry_sensors import adapt
 from engine.carry_sources import judge_again
@@ -139,6 +140,7 @@ def take_over(held: Held, line: Pipeline) -> Carried:
     adapt(held, line, pairs, changed, origin.sensor)
     _move_sources(held, parts["source"], origin.source)
     clock = held.clock.copy()
+    renumber_windows(clock, old.catalog, new.catalog)
     clock["context_ms"] = _next_turn_ms(new, int(clock["tick_ms"][0]))
     again = judge_again(held, line, pairs, origin.sensor, origin.source, before, clock)
     for shard in line.shards:

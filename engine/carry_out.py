@@ -218,10 +218,30 @@ def _change(line: Pipeline, command: Command, scope: str, index: int) -> None:
             else:
                 windows = windows[~_same(windows, scope, index)]
             for shard in line.shards:
-                kept = shard.clock[0]["suppressed"]
-                kept[: len(windows)] = windows
-                kept[len(windows) :] = 0
-                shard.clock["n_suppressed"] = len(windows)
+                _keep(shard.clock[0], windows)
+
+
+def renumber_windows(clock: Array, old: Catalog, new: Catalog) -> None:
+    """Point the windows of a (1,) CLOCK to the same names in another catalog; drop what is gone."""
+    if old.digest == new.digest:
+        return
+    windows = _pending(clock[0])
+    for window in windows:
+        scope = next(name for name, code in JUDGED.items() if code == window["scope"])
+        window["index"] = _index(new, scope, _name(old, scope, int(window["index"])))
+    _keep(clock[0], windows[windows["index"] >= 0])
+
+
+def _name(catalog: Catalog, scope: str, index: int) -> str:
+    if scope == "source":
+        return str(catalog.source_id[index].as_py())
+    return (catalog.districts if scope == "district" else catalog.categories)[index]
+
+
+def _keep(clock: np.void, windows: Array) -> None:
+    clock["suppressed"][: len(windows)] = windows
+    clock["suppressed"][len(windows) :] = 0
+    clock["n_suppressed"] = len(windows)
 
 
 def _pending(clock: np.void) -> Array:

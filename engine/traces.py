@@ -6,7 +6,6 @@ episode that is shown it has the next number; outside of one it has no `alert_id
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import orjson
@@ -49,11 +48,10 @@ def encode_trace(records: AlertRecords, command: Command, trace: Trace) -> bytes
         "place": known.place if known else {"district": name} if scope == "district" else None,
         "responsible": known and known.responsible,
         "rules": records.digest,
-        "command": {
-            field.name: value
-            for field in fields(command)
-            if (value := getattr(command, field.name)) is not None or field.name == "note"
-        },
+        "command": command.id,
+        "by": command.by,
+        "note": command.note,
+        **{key: getattr(command, key) for key in _ENDS if hasattr(command, key)},
         "text": _text(records, command, who, level, time),
     }
     return orjson.dumps(record)
@@ -75,6 +73,7 @@ def _text(records: AlertRecords, command: Command, who: str, level: str, time: s
     return f"{text}: {command.note}." if command.note else f"{text}."
 
 
+_ENDS = ("from_ms", "until_ms")
 _WHAT: dict[str, str] = {
     "acknowledge": "{level} alert acknowledged",
     "unshelve": "no longer shelved, set",
