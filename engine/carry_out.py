@@ -221,10 +221,13 @@ def _change(line: Pipeline, command: Command, scope: str, index: int) -> None:
             else:
                 windows = windows[~_same(windows, scope, index)]
             for shard in line.shards:
-                kept = shard.clock[0]["suppressed"]
-                kept[: len(windows)] = windows
-                kept[len(windows) :] = 0
-                shard.clock["n_suppressed"] = len(windows)
+                _keep(shard.clock[0], windows)
+
+
+def _keep(clock: np.void, windows: Array) -> None:
+    clock["suppressed"][: len(windows)] = windows
+    clock["suppressed"][len(windows) :] = 0
+    clock["n_suppressed"] = len(windows)
 
 
 def _pending(clock: np.void) -> Array:

@@ -7,7 +7,6 @@ of one it has no `alert_id` and no `seq`, and goes to the route that takes the r
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import orjson
@@ -53,11 +52,10 @@ def encode_trace(records: AlertRecords, command: Command, trace: Trace) -> bytes
         "responsible": known.get("responsible"),
         "routes": routes,
         "rules": records.plan.rules.digest,
-        "command": {
-            field.name: value
-            for field in fields(command)
-            if (value := getattr(command, field.name)) is not None or field.name == "note"
-        },
+        "command": command.id,
+        "by": command.by,
+        "note": command.note,
+        **{key: getattr(command, key) for key in _ENDS if hasattr(command, key)},
         "text": _text(records, command, who, level, time),
     }
     return orjson.dumps(record)
@@ -79,6 +77,7 @@ def _text(records: AlertRecords, command: Command, who: str, level: str, time: s
     return f"{text}: {command.note}." if command.note else f"{text}."
 
 
+_ENDS = ("from_ms", "until_ms")
 _WHAT: dict[str, str] = {
     "acknowledge": "{level} alert acknowledged",
     "unshelve": "no longer shelved, set",
