@@ -123,7 +123,7 @@ class Reader:
         members = await self._client.zrevrange(f"{prefix}active", 0, -1)
         for source in members:
             key = f"{prefix}alert:".encode() + source
-            values = await self._client.hmget(key, list(SHOWN_FIELDS))  # type: ignore[misc]
+            values = await self._client.hmget(key, list(SHOWN_FIELDS))
             row = {
                 name: "" if value is None else value.decode()
                 for name, value in zip(SHOWN_FIELDS, values, strict=True)

@@ -51,7 +51,7 @@ class FenceBehind(TocsinError):
 
 
 def _shown(position: Position | None) -> str:
-    return "no position" if position is None else f"{position.offset}:{position.index}"
+    return "no position" if position is None else f"{position.offset}:{position.number}"
 
 
 class Flushed(NamedTuple):
@@ -178,7 +178,7 @@ class Router:
 
     async def fences(self) -> dict[int, Position]:
         """Return how far Redis is, by partition; raise what the client raises."""
-        found = await self._client.hgetall(f"{self._prefix}fence")  # type: ignore[misc]
+        found = await self._client.hgetall(f"{self._prefix}fence")
         fences = {int(partition): _position(at) for partition, at in found.items()}
         return {partition: at for partition, at in fences.items() if at is not None}
 
