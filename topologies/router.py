@@ -51,7 +51,7 @@ class FenceBehind(TocsinError):
 
 
 def _shown(position: Position | None) -> str:
-    return "no position" if position is None else f"{position.offset}:{position.index}"
+    return "no position" if position is None else f"{position.offset}:{position.number}"
 
 
 class Flushed(NamedTuple):

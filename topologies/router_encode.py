@@ -61,7 +61,7 @@ class Position(NamedTuple):
     """Where an alert comes from; ascends within a partition."""
 
     offset: int
-    index: int  # type: ignore[assignment]  # not the method of tuples
+    number: int
 
 
 class Chunk(NamedTuple):
