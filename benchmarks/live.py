@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,7 +204,7 @@ def measured(process: subprocess.Popen[bytes], until: int, scale: float) -> Run:
 def throughput(bench: Bench, n: int) -> list[Row]:
     """Arrow batches to Redis, and the same topic fetched by aiokafka alone."""
     settings = bench.settings("arrow")
-    SnapshotStoreCopy(bench.warm, Path(settings["snapshots"]))
+    copy_snapshots(bench.warm, Path(settings["snapshots"]))
     bench.fill(settings, bench.arrow(n))
     raws = [bench.run("raw", settings, n, scale=16.2) for _ in range(2)]
     raw = min(raws, key=lambda run: run.cpu_ns)
@@ -213,7 +214,7 @@ def throughput(bench: Bench, n: int) -> list[Row]:
         again["snapshots"] = str(bench.folder / f"snapshots-arrow{turn}")
         # what an earlier turn published would not be published again
         drop(settings, "alerts")
-        SnapshotStoreCopy(bench.warm, Path(again["snapshots"]))
+        copy_snapshots(bench.warm, Path(again["snapshots"]))
         runs.append(bench.run("worker", again, n))
     runs.sort(key=lambda run: run.per_s)
     run = runs[1]
@@ -235,10 +236,8 @@ def throughput(bench: Bench, n: int) -> list[Row]:
     ]
 
 
-def SnapshotStoreCopy(source: Path, target: Path) -> None:
+def copy_snapshots(source: Path, target: Path) -> None:
     """Begin a run with the warm state."""
-    import shutil
-
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
 
@@ -281,80 +280,82 @@ def json_rows(bench: Bench, n_single: int, n_many: int) -> list[Row]:
     ]
 
 
-def latency(bench: Bench, seconds: float, rate: float) -> list[Row]:
-    """From producing a message to its alerts in Redis, at a million readings a second."""
-    settings = bench.settings("latency", alerts_flush_ms=2)
-    SnapshotStoreCopy(bench.warm, Path(settings["snapshots"]))
-    live = Settings.model_validate(settings)
-    sent: dict[tuple[int, int], float] = {}
-    seen: list[float] = []
-    over = threading.Event()
+class Latency:
+    """Times from producing a message to its alerts in Redis."""
 
-    def watch() -> None:
-        client = redis.Redis.from_url(bench.redis.url)
-        last = "0"
-        while not over.is_set():
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.settings = bench.settings("latency", alerts_flush_ms=2)
+        self.live = Settings.model_validate(self.settings)
+        self.sent: dict[tuple[int, int], float] = {}
+        self.seen: list[tuple[tuple[int, ...], float]] = []
+        self.over = threading.Event()
+
+    def watch(self) -> None:
+        """Note when each alert is seen in Redis."""
+        client = redis.Redis.from_url(self.bench.redis.url)
+        last: Any = "0"
+        while not self.over.is_set():
             found: Any = client.xread({"latency:alerts": last}, block=200, count=1000)
+            now = time.time()
             for _, entries in found or []:
-                now = time.time()
                 for place, fields in entries:
                     last = place
-                    at = fields.get(b"at") or b""
-                    seen.append(now)
-                    places.append(tuple(map(int, at.split(b"/"))) if at else ())
+                    partition, at = fields[b"partition"], fields[b"at"].split(b":")
+                    self.seen.append(((int(partition), *map(int, at)), now))
 
-    places: list[tuple[int, ...]] = []
-
-    async def produce() -> None:
-        topic = live.topic("readings")
-        await kafka.ensure_topics(live, {topic: PARTITIONS})
-        producer = kafka.new_producer(live, idempotent=False)
+    async def produce(self, seconds: float, rate: float) -> None:
+        """Produce so many readings a second, fifty messages a second and partition."""
+        topic = self.live.topic("readings")
+        await kafka.ensure_topics(self.live, {topic: PARTITIONS})
+        producer = kafka.new_producer(self.live, idempotent=False)
         await producer.start()
-        rows = int(rate / PARTITIONS / 50)  # fifty messages a second and partition
-        parts = list(live_world.log_of(bench.catalog, bench.feed, int(seconds * rate), rows=rows))
+        rows = int(rate / PARTITIONS / 50)
+        log = live_world.log_of(self.bench.catalog, self.bench.feed, int(seconds * rate), rows=rows)
         messages = [
-            (p, m if isinstance(m, bytes) else arrow_message(m, bench.catalog),
-             0 if isinstance(m, bytes) else len(m))
-            for p, m in parts
-        ]  # fmt: skip
+            (p, part, 0)
+            if isinstance(part, bytes)
+            else (p, arrow_message(part, self.bench.catalog), len(part))
+            for p, part in log
+        ]
         begun, n = time.time(), 0
+        tasks = []
 
         async def one(partition: int, message: bytes) -> None:
             now = time.time()
             told = await (await producer.send(topic, message, partition=partition))
-            sent[partition, told.offset] = now
+            self.sent[partition, told.offset] = now
 
-        tasks = []
-        for partition, message, count in messages:
+        for partition, payload, count in messages:
             due = begun + n / rate
             if due > time.time():
                 await asyncio.sleep(due - time.time())
-            tasks.append(asyncio.create_task(one(partition, message)))
+            tasks.append(asyncio.create_task(one(partition, payload)))
             n += count
         await asyncio.gather(*tasks)
         await producer.stop()
 
-    with spawned("worker", settings) as process:
-        reader = threading.Thread(target=lambda: [None for _ in process.stdout or ()], daemon=True)
-        reader.start()
+
+def latency(bench: Bench, seconds: float, rate: float) -> list[Row]:
+    """From producing a message to its alerts in Redis, at a million readings a second."""
+    run = Latency(bench)
+    copy_snapshots(bench.warm, Path(run.settings["snapshots"]))
+    with spawned("worker", run.settings) as process:
+        threading.Thread(target=lambda: [None for _ in process.stdout or ()], daemon=True).start()
         time.sleep(8.0)
-        watcher = threading.Thread(target=watch, daemon=True)
+        watcher = threading.Thread(target=run.watch, daemon=True)
         watcher.start()
-        asyncio.run(produce())
+        asyncio.run(run.produce(seconds, rate))
         time.sleep(3.0)
-        over.set()
+        run.over.set()
         watcher.join()
-    delays = np.array(
-        [now - sent[at[0], at[1]] for now, at in zip(seen, places, strict=True) if at[:2] in sent]
-    )
-    if not len(delays):
-        return [Row("produce to visible in Redis", "≤ 100 ms", "≤ 25 ms", "no alert seen")]
-    delays = delays[len(delays) // 10 :]
-    p50, p99 = np.percentile(delays, [50, 99]) * 1e3
+    delays = [now - run.sent[at[:2]] for at, now in run.seen if at[:2] in run.sent]
+    what = f"produce to visible in Redis at {rate / 1e6:g} M/s"
+    if not delays:
+        return [Row(what, "p99 ≤ 100 ms", "≤ 25 ms", "no alert seen")]
+    p50, p99 = np.percentile(delays[len(delays) // 10 :], [50, 99]) * 1e3
     said = f"p50 {p50:.0f} ms, p99 {p99:.0f} ms of {len(delays):,} alerts"
-    return [
-        Row(f"produce to visible in Redis at {rate / 1e6:g} M/s", "p99 ≤ 100 ms", "≤ 25 ms", said)
-    ]
+    return [Row(what, "p99 ≤ 100 ms", "≤ 25 ms", said)]
 
 
 def pause(bench: Bench) -> list[Row]:
