@@ -288,7 +288,7 @@ class Latency:
         self.settings = bench.settings("latency", alerts_flush_ms=2)
         self.live = Settings.model_validate(self.settings)
         self.sent: dict[tuple[int, int], float] = {}
-        self.seen: list[tuple[tuple[int, ...], float]] = []
+        self.seen: list[tuple[tuple[int, int], float]] = []
         self.over = threading.Event()
 
     def watch(self) -> None:
@@ -301,8 +301,8 @@ class Latency:
             for _, entries in found or []:
                 for place, fields in entries:
                     last = place
-                    partition, at = fields[b"partition"], fields[b"at"].split(b":")
-                    self.seen.append(((int(partition), *map(int, at)), now))
+                    partition, offset, _ = map(int, fields[b"at"].split(b"/"))
+                    self.seen.append(((partition, offset), now))
 
     async def produce(self, seconds: float, rate: float) -> None:
         """Produce so many readings a second, fifty messages a second and partition."""
@@ -349,7 +349,7 @@ def latency(bench: Bench, seconds: float, rate: float) -> list[Row]:
         time.sleep(3.0)
         run.over.set()
         watcher.join()
-    delays = [now - run.sent[at[:2]] for at, now in run.seen if at[:2] in run.sent]
+    delays = [now - run.sent[at] for at, now in run.seen if at in run.sent]
     what = f"produce to visible in Redis at {rate / 1e6:g} M/s"
     if not delays:
         return [Row(what, "p99 ≤ 100 ms", "≤ 25 ms", "no alert seen")]

@@ -95,7 +95,12 @@ def create_app(settings: Settings) -> App:
         first = await app.consumer.earliest_offsets(tp)
         return await app.consumer.reread(tp, first[tp])
 
-    worker = app.worker = Worker(settings, ReadingsLog(app, readings), commit, seek_first)
+    def pause(topic: str, paused: bool) -> None:
+        tps = {tp for tp in app.consumer.assignment() if tp.topic == topic}
+        (app.consumer.pause_partitions if paused else app.consumer.resume_partitions)(tps)
+
+    log = ReadingsLog(app, readings)
+    worker = app.worker = Worker(settings, log, commit, seek_first, pause)
 
     def positions(assigned: set[TP]) -> Mapping[TP, int]:
         at = {TP(readings, p): offset for p, offset in worker.positions().items()}
@@ -132,6 +137,17 @@ def create_app(settings: Settings) -> App:
     async def tick() -> None:
         await worker.tick_forever()
 
+    if settings.router:
+
+        @app.task
+        async def route() -> None:
+            try:
+                await worker.route_forever()
+            except Exception as error:
+                worker.failed("the router", error)
+                await app.crash(error)
+                raise
+
     return app
 
 
@@ -145,7 +161,9 @@ def _agent(app: App, topic: str, take: Any) -> None:
                 await take(fetch)
             except Exception as error:
                 # the state may be half changed: the next owner starts from the snapshot
-                app.worker.failed(topic, fetch, error)
+                app.worker.failed(
+                    f"{topic}, partition {fetch.tp.partition}, offset {fetch.first}", error
+                )
                 await app.crash(error)
                 raise
 

@@ -157,6 +157,12 @@ class Consumer(driver.Consumer):
     scheduler: Any
     epoch = 0
 
+    def on_buffer_full(self, tp: TP) -> None:
+        """Let the fetcher wait for a full agent, rather than leave its partitions out.
+
+        Once it has left out all of them, Faust sleeps for a whole second.
+        """
+
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -37,16 +38,20 @@ log = logger()
 
 Take = Callable[[Fetch], Awaitable[None]]
 COMMIT_EVERY_S = 1.0
+MOST_WAITING = 64
+"""Fetches of alerts that wait for Redis; beyond it no more are fetched."""
 WARN_EVERY_S = 5.0
 
 
 class Worker:
     """Everything of a worker but the consumer, which is Faust's."""
 
-    def __init__(self, settings: Settings, readings: Log, commit: Any, seek_first: Any) -> None:
+    def __init__(
+        self, settings: Settings, readings: Log, commit: Any, seek_first: Any, pause: Any
+    ) -> None:
         settings.required("catalog", "rules")
         self.settings, self._readings = settings, readings
-        self._commit, self._seek_first = commit, seek_first
+        self._commit, self._seek_first, self._pause = commit, seek_first, pause
         self.metrics = Metrics(stall_after_s=settings.stall_after_s, ticks=settings.tick_s > 0)
         self.feeds = load_feeds(settings.feeds)
         self.ingests: dict[str, Ingest] = {}
@@ -59,6 +64,9 @@ class Worker:
         self._committed_at: dict[TP, float] = {}
         self._alerts_next: dict[TP, int] = {}
         self._alerts_epoch: dict[TP, int] = {}
+        self._waiting: deque[Fetch] = deque()
+        self._routable = asyncio.Event()
+        self._paused = False
         self._warned_at: dict[str, float] = {}
 
     # --- life -----------------------------------------------------------------------------------
@@ -193,6 +201,8 @@ class Worker:
         for partition in list(self.owner.owned):
             self.metrics.disown(partition)
         await self.owner.release(generation)
+        self._waiting.clear()  # not committed: whoever has them next reads them again
+        self._paused = False
         for tp, offset in self._alerts_next.items():
             await self._commit(tp, offset)
             if self.router is not None:
@@ -273,6 +283,26 @@ class Worker:
     # --- alerts ---------------------------------------------------------------------------------
 
     async def _take_alerts(self, fetch: Fetch) -> None:
+        """Put alerts behind those that wait for Redis; the readings do not wait with them."""
+        self._waiting.append(fetch)
+        self._routable.set()
+        if len(self._waiting) >= MOST_WAITING and not self._paused:
+            self._paused = True
+            self._pause(self.settings.topic("alerts"), True)
+
+    async def route_forever(self) -> None:
+        """Carry to Redis what waits for it."""
+        while self.router is not None:
+            await self._routable.wait()
+            while self._waiting:
+                fetch = self._waiting.popleft()
+                await self._route(fetch)
+                if self._paused and len(self._waiting) <= MOST_WAITING // 4:
+                    self._paused = False
+                    self._pause(self.settings.topic("alerts"), False)
+            self._routable.clear()
+
+    async def _route(self, fetch: Fetch) -> None:
         """Carry alerts to Redis; commit now and then, for a redelivery changes nothing there."""
         assert self.router is not None
         if fetch.epoch < self._alerts_epoch.get(fetch.tp, 0):
@@ -285,7 +315,7 @@ class Worker:
                 self._reject_alert(fetch.tp, message.offset, message.value, "no_place", detail)
             else:
                 alerts.setdefault(at[0], []).append((at[1], at[2], message.value))
-        self.metrics.redis_pending = len(fetch)
+        self.metrics.redis_pending = len(fetch) + sum(map(len, self._waiting))
         try:
             await self.router.flush_all(alerts)
         except FenceBehind as error:
@@ -294,7 +324,7 @@ class Worker:
             self._alerts_epoch[fetch.tp] = 1 << 62
             self._alerts_epoch[fetch.tp] = await self._seek_first(fetch.tp)
             return
-        self.metrics.redis_pending = 0
+        self.metrics.redis_pending = sum(map(len, self._waiting))
         self._alerts_next[fetch.tp] = fetch.next
         now = time.monotonic()
         if now - self._committed_at.get(fetch.tp, 0.0) >= COMMIT_EVERY_S:
@@ -396,13 +426,10 @@ class Worker:
         self.metrics.snapshot_failed()
         log.error("snapshot failed, nothing is committed", partition=partition, error=str(error))
 
-    def failed(self, topic: str, fetch: Fetch, error: Exception) -> None:
+    def failed(self, what: str, error: Exception) -> None:
         """Say what ends the worker."""
         self.health.failed(repr(error))
-        log.error(
-            "the worker ends: a fetch could not be taken", topic=topic,
-            partition=fetch.tp.partition, offset=fetch.first, error=repr(error), exc_info=error,
-        )  # fmt: skip
+        log.error("the worker ends", what=what, error=repr(error), exc_info=error)
 
     def _warn(self, what: str, text: str) -> None:
         """Log a warning that may come many times a second."""
