@@ -29,6 +29,8 @@ from redis.exceptions import (
 
 Client = Redis | RedisCluster
 
+_FORBIDDEN = "can't run this command"
+"""How Redis 7.0 says NOPERM inside a script."""
 _PASSING = (
     "LOADING", "READONLY", "OOM", "MISCONF", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN",
     "NOREPLICAS", "MOVED", "ASK", "UNBLOCKED", "NOSCRIPT",
@@ -161,9 +163,8 @@ def is_permanent(error: BaseException) -> bool:
         return True
     if isinstance(error, MaxConnectionsError | ConnectionError | TimeoutError | OSError):
         return False
-    if isinstance(error, ResponseError):
-        code = str(error).partition(" ")[0]
-        return code.isupper() and code not in _PASSING and type(error) is ResponseError
+    if type(error) is ResponseError:
+        return str(error).partition(" ")[0] not in _PASSING
     return False
 
 
@@ -176,8 +177,11 @@ def _wrong_certificate(error: BaseException | None) -> bool:
 
 
 def said(error: BaseException) -> str:
-    """Return an error in one line, with its code: "NOPERM this user has no permissions …"."""
+    """Return an error in one line, and of which kind it is."""
     if _wrong_certificate(error):
         return f"the server's certificate is not trusted: {error}"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    if _FORBIDDEN in text:
+        text = f"an ACL forbids a command that router.lua needs: {text}"
+    text = f"{type(error).__name__}: {text}"
     return text if len(text) <= 300 else f"{text[:299]}…"

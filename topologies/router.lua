@@ -75,6 +75,10 @@ local function set_source(i)
   local source, event_ms, score, level, transition, alert_id, seq, since, category, sentence, cause = unpack(fields)
   local key = KEYS[n_fixed + i]
   if level_changes[transition] then
+    -- first what a full server refuses: once a script has written, it lets everything through
+    redis.call('HSET', key, 'alert_id', alert_id, 'seq', text(seq), 'transition', transition, 'level', level,
+      'score', text(score), 'since', text(since), 'updated', text(event_ms), 'cause', cause,
+      'category', category, 'district', district, 'text', sentence, 'record', ARGV[6 + i])
     if level == 'normal' then
       redis.call('ZREM', active_key, source)
       redis.call('ZREM', geo_key, source)
@@ -86,9 +90,6 @@ local function set_source(i)
         redis.call('ZREM', geo_key, source)
       end
     end
-    redis.call('HSET', key, 'alert_id', alert_id, 'seq', text(seq), 'transition', transition, 'level', level,
-      'score', text(score), 'since', text(since), 'updated', text(event_ms), 'cause', cause,
-      'category', category, 'district', district, 'text', sentence, 'record', ARGV[6 + i])
   end
   if #done > 0 then
     redis.call('HSET', key, unpack(done))

@@ -47,11 +47,13 @@ _NOTHING: list[str] = []
 
 _ACKNOWLEDGED = ["acknowledged_by", "acknowledged_ms"]
 _SHELVED = ["shelved_by", "shelved_until_ms"]
+_SUPPRESSED = ["suppressed_by", "suppressed_until_ms"]
 _OUT_OF_SERVICE = ["out_of_service_by", "out_of_service_ms"]
 _GONE = {
     "raise": _ACKNOWLEDGED,
     "escalate": _ACKNOWLEDGED,
     "unshelve": _SHELVED,
+    "unsuppress": _SUPPRESSED,
     "in_service": _OUT_OF_SERVICE,
 }
 """What people did to an alert and no longer holds after a record: they must look again."""
@@ -198,7 +200,7 @@ def _head(alert: Alert, routes: dict[str, int]) -> tuple[Any, ...]:
         raise Unfit("event_ms, score and offset must be below 2 to the 53rd")
     gone = _GONE.get(transition, _NOTHING)
     if fields[10] == "returned":
-        gone = gone + _SHELVED
+        gone = gone + _SHELVED + _SUPPRESSED
     known = lon is not None and abs(lon) <= 180 and abs(lat) <= MOST_LATITUDE
     numbers = _numbers(found.get("routes") or DEFAULT_ROUTES, routes)
     place = (lon, lat) if known else _NOTHING
@@ -258,12 +260,17 @@ def _text(key: str, value: Any) -> str:
 
 def _done(found: dict[str, Any], transition: str) -> list[str]:
     """Return the hash's fields and values that say what somebody did, [] for a change of level."""
-    by = str(found.get("by") or "")
+    command = found.get("command")
+    if transition in TRANSITIONS or not isinstance(command, dict):
+        return _NOTHING
+    by, until_ms = str(command.get("by") or ""), str(command.get("until_ms") or "")
     match transition:
         case "acknowledge":
             return ["acknowledged_by", by, "acknowledged_ms", str(found["event_ms"])]
         case "shelve":
-            return ["shelved_by", by, "shelved_until_ms", str(found.get("until_ms") or "")]
+            return ["shelved_by", by, "shelved_until_ms", until_ms]
+        case "suppress":
+            return ["suppressed_by", by, "suppressed_until_ms", until_ms]
         case "out_of_service":
             return ["out_of_service_by", by, "out_of_service_ms", str(found["event_ms"])]
     return _NOTHING
