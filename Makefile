@@ -1,8 +1,11 @@
 # Everything runs in an environment of its own, made from whatever Python >= 3.11 is on the machine.
-#   make demo    install, then replay a generated day through the whole line
+#   make demo    install, then watch a city's alerts arrive, live: broker, Redis, worker, feed
+#   make demo-replay  install, then replay the same day and hold it against what happened
 #   make test    install, then every check and the whole test suite
 #   make services  fetch what the tests' Apache Kafka runs on (needs mvn; without it they are skipped)
 #   make bench   install, then the speed table
+#   make bench-live  install, then the same from Kafka to Redis
+#   make chaos   install, then kill everything at random and compare with a replay
 #   make clean   remove the environment and every cache
 
 SHELL := /bin/bash
@@ -18,7 +21,7 @@ export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo services test lint unit coverage bench clean
+.PHONY: help demo demo-replay bench-live chaos services services test lint unit coverage bench clean
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -37,7 +40,7 @@ $(BIN)/python:
 
 # A stamp per set of extras: installed once, again when pyproject.toml changes.
 $(VENV)/.installed-run: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable . </dev/null
+	$(BIN)/python -m pip install --quiet --editable '.[live,embedded]' </dev/null
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
@@ -46,6 +49,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 
 demo: $(VENV)/.installed-run
 	@$(BIN)/tocsin demo
+
+demo-replay: $(VENV)/.installed-run
+	@$(BIN)/tocsin demo-replay
 
 services: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.services.kafka </dev/null
@@ -71,6 +77,12 @@ coverage: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
+
+bench-live: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.live
+
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.topologies.chaos
 
 clean:
 	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache \

@@ -39,7 +39,7 @@ EPILOG = (
 class InReadingOrder(TyperGroup):
     """Lists the commands in the order in which someone new needs them."""
 
-    order: ClassVar[tuple[str, ...]] = ("demo", "catalog", "rules", "replay", "version")
+    order: ClassVar[tuple[str, ...]] = ("demo-replay", "catalog", "rules", "replay", "version")
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.commands, key=self.order.index)
@@ -306,9 +306,9 @@ def replay(
     )
 
 
-@app.command()
+@app.command("demo-replay")
 @exits
-def demo(
+def demo_replay(
     speed: Annotated[
         float | None,
         typer.Option(

@@ -68,6 +68,32 @@ def commands() -> dict[str, Any]:
     return {name: whole(command) for name, command in engine_cli.commands(app).items()}
 
 
+@app.command()
+@engine_cli.exits
+def demo(
+    speed: Annotated[
+        float | None,
+        typer.Option("--speed", min=1, metavar="X", help="Event time per wall time; 300."),
+    ] = None,
+    for_: Annotated[
+        float | None,
+        typer.Option("--for", min=1, metavar="SECONDS", help="Stop after so long; 60 in a pipe."),
+    ] = None,
+) -> int:
+    """Start a broker, Redis, a worker and a feed, and watch the alerts of a city arrive."""
+    return int(_module("demo").run(speed, for_))
+
+
+@with_settings(app, "dump", "catalog", "Kafka", "allow_plaintext", epilog=EPILOG)
+def dump(
+    *,
+    settings: Any,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files go.")],
+) -> int:
+    """Write the readings topic, message by message, to files that a replay takes."""
+    return int(_module("dump").run_cli(settings, folder))
+
+
 @with_settings(app, "worker", "Line", "Kafka", "State", "Redis", "Security", "Seen", epilog=EPILOG)
 def worker(
     *,

@@ -27,12 +27,14 @@ class LiveGroup(InReadingOrder):
 
     order = (
         "demo",
+        "demo-replay",
         "catalog",
         "rules",
         "replay",
         "worker",
         "feed",
         "alerts",
+        "dump",
         "health",
         "ack",
         "shelve",

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from engine import commands
+from engine.carry_out import partitions_of
 from engine.catalog import Catalog
 from engine.errors import CommandError, TocsinError
 from engine.partition import Plans
@@ -46,7 +47,7 @@ class ControlRecords:
                 return f"{kind}: the catalog has no {name!r}"
         except CommandError as error:
             return str(error)
-        return [(p, commands.encode(command)) for p in range(self.catalog.n_partitions)]
+        return [(p, commands.encode(command)) for p in partitions_of(self.catalog, command)]
 
     def of_rules(self, payload: bytes) -> Records | str:
         """Return one record for each partition that brings the rules into force there."""

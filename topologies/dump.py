@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -49,3 +50,10 @@ async def _one(
     finally:
         writer.close()
     return writer.n
+
+
+def run_cli(settings: Settings, folder: Path) -> int:
+    """Dump, and say how much; return the exit code."""
+    counts = asyncio.run(run(settings, folder))
+    print(f"{sum(counts.values()):,} messages of {len(counts)} partitions in {folder}")
+    return 0

@@ -112,6 +112,10 @@ class Server:
         """Return the program's absolute path and its arguments."""
         raise NotImplementedError
 
+    def environment(self) -> dict[str, str] | None:
+        """Return the child's environment, None for our own."""
+        return None
+
     def answers(self) -> bool:
         """Return whether the server serves; OSError means no."""
         raise NotImplementedError
@@ -211,6 +215,7 @@ class Server:
                     child = subprocess.Popen(
                         launch,
                         cwd=self.folder,
+                        env=self.environment(),
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,

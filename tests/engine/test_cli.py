@@ -60,11 +60,11 @@ def replaced(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Any) -> No
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert tocsin("--help") == 0
     text = capsys.readouterr().out
-    for name in ("demo", "catalog", "rules", "replay", "version"):
+    for name in ("demo-replay", "catalog", "rules", "replay", "version"):
         assert f" {name} " in text
     assert "Exit codes" in text
     assert set(cli.commands()) == {
-        "demo",
+        "demo-replay",
         "catalog build",
         "catalog show",
         "catalog verify",
@@ -194,7 +194,7 @@ def test_a_damaged_catalog_does_not_verify(
         ["catalog", "show"],
         ["replay", "x"],
         ["replay", "x", "--catalog", "c", "--rules", "r", "--threads", "0"],
-        ["demo", "--speed", "fast"],
+        ["demo-replay", "--speed", "fast"],
     ],
 )
 def test_wrong_usage_exits_with_2(args: list[str]) -> None:
@@ -232,7 +232,7 @@ def test_rules_check_and_demo_pass_their_options(monkeypatch: pytest.MonkeyPatch
     replaced(monkeypatch, "rules_cli", check=lambda *args: called.append(args) or 3)
     replaced(monkeypatch, "demo", run=lambda *args: called.append(args) or 0)
     assert tocsin("rules", "check", "r.toml", "--json") == 3
-    assert tocsin("demo", "--speed", "60", "--out", "o") == 0
+    assert tocsin("demo-replay", "--speed", "60", "--out", "o") == 0
     assert called == [(Path("r.toml"), True), (60.0, False, Path("o"))]
 
 

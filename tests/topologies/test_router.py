@@ -494,7 +494,7 @@ def test_a_refusal_changes_no_stream_counter_or_fence_and_is_got_over(
             before = steady(keys_of(own.url, ids=True))
             with client_of(own) as client, REFUSALS[refusal](client):
                 flush = asyncio.create_task(router.flush(0, log[begun:]))
-                await told.trouble(WORDS[refusal.split()[0]])
+                await told.trouble(WORDS[refusal.split(maxsplit=1)[0]])
                 after = steady(keys_of(own.url, ids=True))
                 assert {name: after.get(name) for name in before} == before
             await flush
