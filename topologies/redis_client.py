@@ -183,5 +183,7 @@ def said(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if _FORBIDDEN in text:
         text = f"an ACL forbids a command that router.lua needs: {text}"
+    if "unauthenticated" in text:
+        text = f"it wants a user and a password: {text}"
     text = f"{type(error).__name__}: {text}"
     return text if len(text) <= 300 else f"{text[:299]}…"
