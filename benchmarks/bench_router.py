@@ -1,4 +1,4 @@
-"""What the router costs the worker: CPU time per alert, over a pipeline of XADD of the same records.
+"""What the router costs the worker: CPU an alert, over a pipeline of XADD of the same records.
 
 The server runs on the other core where there is one. Parity first: the server must have counted
 every alert once.
@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 from benchmarks.measure import Measured, cpu_ns, pin_to_one_core, ratios
 from topologies.embedded import EmbeddedRedis
 from topologies.redis_client import RedisLink, connect
-from topologies.router import Alert, Router
+from topologies.router import Router
+from topologies.router_encode import Alert
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "day.jsonl"
 N_ALERTS = 256

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from topologies.router import Alert
+from topologies.router_encode import Alert
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "day.jsonl"
 ROUTES = (["default"], ["fire", "control-room"], ["fire"], ["水务局"])

@@ -21,8 +21,8 @@ from tests.services.redis import Redis
 from tests.topologies.alert_log import alerts, altered
 from tests.topologies.redis_keys import Keys, keys_of
 from topologies.redis_client import RedisLink, connect
-from topologies.router import Alert, Backoff, FenceBehind, Flushed, Router, Watch
-from topologies.router_encode import MOST_ALERTS
+from topologies.router import Backoff, FenceBehind, Flushed, Router, Watch
+from topologies.router_encode import MOST_ALERTS, Alert
 
 AWAIT_S = 10.0
 QUICK = Backoff(base_s=0.005, cap_s=0.05, permanent_s=0.1)
