@@ -60,6 +60,24 @@ class Span(NamedTuple):
 EVERYTHING = Span()
 
 
+class BelievedTime:
+    """How late it is, reading by reading: a clock that leads by more than ``jump_ms`` is doubted.
+
+    The rule is that of the ticks; see `kernels.weave`.
+    """
+
+    def __init__(self, jump_ms: int, begin_ms: int | None = None) -> None:
+        self._jump_ms = jump_ms
+        self._newest_ms = NEVER if begin_ms is None else begin_ms
+
+    def of(self, readings: Readings) -> np.ndarray[Any, Any]:
+        """Return the newest event time that is believed, at each of the next readings."""
+        newest = np.empty(len(readings), np.int64)
+        event_ms = read_only(readings.event_ms)
+        _, self._newest_ms = running_newest(event_ms, self._jump_ms, True, self._newest_ms, newest)
+        return newest
+
+
 class History:
     """The readings of some files in the order of the log; `tally` counts what it leaves out.
 

@@ -10,14 +10,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from engine import adapters, wire
 from engine.catalog import Catalog
-from engine.history import History
+from engine.history import BelievedTime, History, Span
 from engine.readings import Readings, tick_message
 from topologies import kafka
 from topologies.settings import Settings
@@ -25,6 +26,8 @@ from topologies.settings import Settings
 SLICE_S = 0.05
 """Of readings that are sent together."""
 TICK_MS = 1000
+JUMP_MS = 600_000
+"""A clock that leads by more is doubted, and paces nothing."""
 _MOST_IN_FLIGHT = 64
 
 
@@ -44,6 +47,8 @@ class Feed:
     """Add a constant to every event time, so that the first is now."""
     ticks: bool = False
     """Write a tick to every partition for each second of event time."""
+    since_ms: int | None = None
+    """Leave out what is before this event time."""
     limit: int | None = None
     loop: bool = False
     topic: str | None = None
@@ -90,41 +95,49 @@ async def publish(
         await producer.stop()
 
 
-def _slices(feed: Feed, catalog: Catalog) -> Iterator[Readings]:
+def _slices(feed: Feed, catalog: Catalog) -> Iterator[Slice]:
     """Yield the readings, as many at a time as are due within a slice of the pace."""
     adapter = adapters.load(feed.adapter)
+    span = Span(since_ms=feed.since_ms)
     begin_ms = int(time.time() * 1000) if feed.shift_to_now else None
     while True:
         offset_ms: int | None = None
+        clock = BelievedTime(JUMP_MS, feed.since_ms if begin_ms is None else None)
         last_ms = 0
-        for chunk in History(feed.readings, adapter, catalog).chunks():
+        for chunk in History(feed.readings, adapter, catalog, span=span).chunks():
             if not len(chunk):
                 continue
             if offset_ms is None:
                 offset_ms = 0 if begin_ms is None else begin_ms - int(chunk.event_ms[0])
             event_ms = chunk.event_ms + offset_ms
-            last_ms = max(last_ms, int(event_ms.max()))
-            yield from _cut(Readings(chunk.sensor, event_ms, chunk.value, chunk.quality), feed)
+            moved = Readings(chunk.sensor, event_ms, chunk.value, chunk.quality)
+            now_ms = clock.of(moved)
+            last_ms = int(now_ms[-1])
+            yield from _cut(moved, now_ms, feed)
         if not feed.loop or offset_ms is None:
             return
         begin_ms = last_ms + 1
 
 
-def _cut(readings: Readings, feed: Feed) -> Iterator[Readings]:
+def _cut(readings: Readings, now_ms: Any, feed: Feed) -> Iterator[Slice]:
+    """Cut readings where the time that is believed passes a slice of the pace."""
     if feed.rate is not None:
         n = max(1, int(feed.rate * SLICE_S))
-        for start in range(0, len(readings), n):
-            yield readings.cut(start, min(start + n, len(readings)))
-        return
-    if feed.speed is None:
-        yield readings
-        return
-    slices = readings.event_ms // max(1, int(feed.speed * SLICE_S * 1000))
-    start = 0
-    for stop in (slices[1:] != slices[:-1]).nonzero()[0].tolist():
-        yield readings.cut(start, stop + 1)
-        start = stop + 1
-    yield readings.cut(start, len(readings))
+        ends = list(range(n, len(readings), n))
+    elif feed.speed is not None:
+        slices = now_ms // max(1, int(feed.speed * SLICE_S * 1000))
+        ends = ((slices[1:] != slices[:-1]).nonzero()[0] + 1).tolist()
+    else:
+        ends = []
+    for start, end in pairwise([0, *ends, len(readings)]):
+        yield Slice(readings.cut(start, end), int(now_ms[end - 1]))
+
+
+class Slice(NamedTuple):
+    """Readings that are sent together, and how late it is at the last of them."""
+
+    readings: Readings
+    now_ms: int
 
 
 class _Pace:
@@ -136,16 +149,16 @@ class _Pace:
         self._first_ms = 0
         self._n = 0
 
-    async def until(self, part: Readings) -> None:
+    async def until(self, part: Slice) -> None:
         now = time.monotonic()
         if self._begun is None:
-            self._begun, self._first_ms = now, int(part.event_ms[0])
+            self._begun, self._first_ms = now, part.now_ms
         due = self._begun
         if self._feed.rate is not None:
             due += self._n / self._feed.rate
         elif self._feed.speed is not None:
-            due += (int(part.event_ms[-1]) - self._first_ms) / 1000 / self._feed.speed
-        self._n += len(part)
+            due += (part.now_ms - self._first_ms) / 1000 / self._feed.speed
+        self._n += len(part.readings)
         await asyncio.sleep(max(0.0, due - now))
 
 
@@ -158,12 +171,12 @@ class _Sender:
         self._tick_ms: int | None = None
         self.sent = Sent()
 
-    async def send(self, part: Readings) -> None:
-        for partition, mine in wire.by_partition(part, self._catalog):
+    async def send(self, part: Slice) -> None:
+        for partition, mine in wire.by_partition(part.readings, self._catalog):
             for message in wire.messages(mine, self._catalog, self._feed.form, self._feed.batch):
                 await self._put(partition, message)
-        self.sent.readings += len(part)
-        self.sent.event_ms = max(self.sent.event_ms, int(part.event_ms.max()))
+        self.sent.readings += len(part.readings)
+        self.sent.event_ms = max(self.sent.event_ms, part.now_ms)
         if self._feed.ticks:
             await self._tick()
 
