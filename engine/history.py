@@ -66,9 +66,9 @@ class BelievedTime:
     The rule is that of the ticks; see `kernels.weave`.
     """
 
-    def __init__(self, jump_ms: int, begin_ms: int | None = None) -> None:
+    def __init__(self, jump_ms: int) -> None:
         self._jump_ms = jump_ms
-        self._newest_ms = NEVER if begin_ms is None else begin_ms
+        self._newest_ms = NEVER
 
     def of(self, readings: Readings) -> np.ndarray[Any, Any]:
         """Return the newest event time that is believed, at each of the next readings."""

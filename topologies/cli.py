@@ -73,7 +73,7 @@ def commands() -> dict[str, Any]:
 def demo(
     speed: Annotated[
         float | None,
-        typer.Option("--speed", min=1, metavar="X", help="Event time per wall time; 300."),
+        typer.Option("--speed", min=1, metavar="X", help="Event time per wall time; 720."),
     ] = None,
     for_: Annotated[
         float | None,

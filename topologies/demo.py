@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.request
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,8 @@ from topologies import feed
 from topologies.embedded import EmbeddedBroker, EmbeddedRedis, Server
 from topologies.settings import Settings, variable
 
-SPEED = 300.0
-FROM = timedelta(hours=8)
-"""When the city wakes up: nights are quiet."""
+SPEED = 720.0
+"""A day in two minutes."""
 PIPE_S = 60.0
 """How long the demo goes on where nobody watches a terminal."""
 _AFTER_S = 3.0
@@ -94,7 +93,6 @@ class Demo:
             catalog=self.settings.catalog,
             speed=self.speed,
             ticks=True,
-            since_ms=int((MIDNIGHT + FROM).timestamp() * 1000),
         )
 
         def note(sent: feed.Sent) -> None:
@@ -120,7 +118,7 @@ class Demo:
 
     def frame(self, screen: Screen) -> Frame:
         """Return what the terminal shows now."""
-        ms = self.sent.event_ms or int((MIDNIGHT + FROM).timestamp() * 1000)
+        ms = self.sent.event_ms or int(MIDNIGHT.timestamp() * 1000)
         moment = datetime.fromtimestamp(ms / 1000, ZONE)
         active: Any = self.redis.zrevrange("tocsin:active", 0, _ROWS - 1, withscores=True)
         n_active: Any = self.redis.zcard("tocsin:active")

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from engine import adapters, wire
 from engine.catalog import Catalog
-from engine.history import BelievedTime, History, Span
+from engine.history import BelievedTime, History
 from engine.readings import Readings, tick_message
 from topologies import kafka
 from topologies.settings import Settings
@@ -47,8 +47,6 @@ class Feed:
     """Add a constant to every event time, so that the first is now."""
     ticks: bool = False
     """Write a tick to every partition for each second of event time."""
-    since_ms: int | None = None
-    """Leave out what is before this event time."""
     limit: int | None = None
     loop: bool = False
     topic: str | None = None
@@ -98,13 +96,12 @@ async def publish(
 def _slices(feed: Feed, catalog: Catalog) -> Iterator[Slice]:
     """Yield the readings, as many at a time as are due within a slice of the pace."""
     adapter = adapters.load(feed.adapter)
-    span = Span(since_ms=feed.since_ms)
     begin_ms = int(time.time() * 1000) if feed.shift_to_now else None
     while True:
         offset_ms: int | None = None
-        clock = BelievedTime(JUMP_MS, feed.since_ms if begin_ms is None else None)
+        clock = BelievedTime(JUMP_MS)
         last_ms = 0
-        for chunk in History(feed.readings, adapter, catalog, span=span).chunks():
+        for chunk in History(feed.readings, adapter, catalog).chunks():
             if not len(chunk):
                 continue
             if offset_ms is None:

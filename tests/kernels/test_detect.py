@@ -138,7 +138,7 @@ def test_bad_readings_are_counted_by_their_first_reason():
 
 
 def test_unknown_sensors_are_counted_before_anything_else_is_looked_at():
-    records = [Record(s, -5, np.nan, 9) for s in (UNKNOWN, -4, -(2**31), 1, 2**31 - 1)]
+    records = [Record(s, -5, np.nan, 9) for s in (UNKNOWN, -7, -(2**31), 1, 2**31 - 1)]
     assert plain_counts(records) == {"unknown_sensor": 5}
 
 
