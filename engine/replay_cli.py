@@ -17,9 +17,10 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from engine import dump
 from engine.errors import TocsinError
 from engine.replay import BATCH, Job, Progress, Replay, prepare
-from engine.sinks import STDOUT
+from engine.sinks import STDOUT, open_sink
 from engine.summary import Summary
 from kernels.layout import LEVEL_NAMES, TRANSITION_NAMES
 
@@ -50,6 +51,9 @@ def run(
         raise typer.BadParameter(
             "--json prints the summary to standard output: write the alerts to a file"
         )
+    dumps = dump.find(readings)
+    if dumps:
+        return _run_dumps(dumps, catalog, rules, output, as_json)
     job = Job(
         readings=tuple(readings),
         catalog=catalog,
@@ -83,6 +87,34 @@ def run(
     for note in summary.advice():
         stderr.print(f"[bold]note[/bold]: {escape(note)}", soft_wrap=True)
     return INTERRUPTED if summary.interrupted else 0
+
+
+def _run_dumps(
+    dumps: Sequence[dump.Dump], catalog: Path, rules: Path, output: Path | None, as_json: bool
+) -> int:
+    """Replay dumps of the readings topic, one partition after the other."""
+    from engine.catalog import Catalog
+    from engine.partition import Plans
+    from engine.rules_check import load
+
+    plans = Plans(Catalog.open(catalog))
+    digest = plans.add(load(rules))
+    total = dump.Replayed()
+    sink = open_sink(output)
+    sink.begin()
+    for _, outcome in dump.replay(dumps, plans, digest, total=total):
+        sink.write([alert.record for alert in outcome.alerts])
+    sink.finish()
+    if as_json:
+        print(orjson.dumps(total).decode())
+    else:
+        console = Console(stderr=output == STDOUT, highlight=False)
+        rejected = ", ".join(f"{name} {n:,}" for name, n in total.rejected.items()) or "none"
+        console.print(
+            f"{len(dumps)} partitions: {total.messages:,} messages, {total.readings:,} readings "
+            f"and ticks, {total.alerts:,} alerts; rejected: {rejected}"
+        )
+    return 0
 
 
 def prepared(job: Job, stderr: Console) -> Replay:
