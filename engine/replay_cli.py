@@ -112,7 +112,8 @@ def _run_dumps(
         rejected = ", ".join(f"{name} {n:,}" for name, n in total.rejected.items()) or "none"
         console.print(
             f"{len(dumps)} partitions: {total.messages:,} messages, {total.readings:,} readings "
-            f"and ticks, {total.alerts:,} alerts; rejected: {rejected}"
+            f"and ticks, {total.alerts:,} alerts; rejected: {rejected}",
+            soft_wrap=True,
         )
     return 0
 

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import faust
+from faust.app.base import BootStrategy
 from faust.types import TP
 
 from topologies.kafka_client import faust_arguments
-from topologies.settings import Settings
+from topologies.settings import Settings, load
 from topologies.transport import CoalescingScheduler, FetchSchema, Transport
 from topologies.worker import Worker
 
@@ -25,9 +26,16 @@ BUFFERED_FETCHES = 2
 """Fetches that wait for an agent, beside those that the client has prefetched."""
 
 
+class NoWeb(BootStrategy):
+    """Without Faust's own web server, which would listen on every address, also for its command."""
+
+    enable_web = False
+
+
 class App(faust.App):
     """A Faust app that brings its worker up before the first message and down after the last."""
 
+    BootStrategy = NoWeb
     worker: Worker
     consumer: Any
 
@@ -149,6 +157,13 @@ def create_app(settings: Settings) -> App:
                 raise
 
     return app
+
+
+def __getattr__(name: str) -> Any:
+    """Make `app` for `faust -A topologies.app worker`, from the settings of the environment."""
+    if name != "app":
+        raise AttributeError(name)
+    return globals().setdefault("app", create_app(load()))
 
 
 def _agent(app: App, topic: str, take: Any) -> None:

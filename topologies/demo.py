@@ -175,7 +175,8 @@ def run(speed: float | None = None, for_s: float | None = None) -> int:
         feeder.join(10)
     stdout.print(
         f"{demo.sent.readings:,} readings from Kafka, {demo.n_alerts:,} alerts in Redis; "
-        "broker, Redis and worker are gone"
+        "broker, Redis and worker are gone",
+        soft_wrap=True,
     )
     if demo.fault is not None:
         raise demo.fault
