@@ -2,7 +2,7 @@
 #   make demo    install, then watch a city's alerts arrive, live: broker, Redis, worker, feed
 #   make demo-replay  install, then replay the same day and hold it against what happened
 #   make test    install, then every check and the whole test suite
-#   make services  fetch what the tests' Apache Kafka runs on (needs mvn; without it they are skipped)
+#   make services  fetch the jars of the Apache Kafka that the tests run on (needs mvn)
 #   make bench   install, then the speed table
 #   make bench-live  install, then the same from Kafka to Redis
 #   make chaos   install, then kill everything at random and compare with a replay

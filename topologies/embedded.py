@@ -26,6 +26,8 @@ holds it.
     message size    no limit met up to 18 MB, max.message.bytes is not enforced (Kafka: 1 MB)
     refused         create_partitions; list_consumer_group_offsets unless partitions are named
     compression     gzip works; lz4, snappy and zstd want client libraries that are no dependency
+    latency         a fetch that waits looks for messages each half fetch_max_wait_ms: p50 128 ms at
+                    500 (aiokafka's default), 25 at 100, 2.7 at 10, 1.1 at 1; Kafka 1.1 at any
     start           0.03 s to the first answer, 10 MB; all messages stay in memory
 """
 

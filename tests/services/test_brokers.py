@@ -190,8 +190,12 @@ def test_the_embedded_broker_creates_a_topic_that_is_asked_about(
 
 async def _send_idempotently(topic: str, at: dict[str, Any]) -> list[int]:
     await create_topic(topic, **at)
-    async with AIOKafkaProducer(enable_idempotence=True, **at) as producer:
+    producer = AIOKafkaProducer(enable_idempotence=True, **at)
+    try:
+        await producer.start()
         return [(await producer.send_and_wait(topic, b"value")).offset for _ in range(3)]
+    finally:
+        await producer.stop()
 
 
 def test_kafka_takes_an_idempotent_producer(kafka: Kafka, topic: str) -> None:

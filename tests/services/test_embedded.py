@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -184,7 +185,7 @@ def test_free_ports_lie_below_those_of_clients() -> None:
 
 def test_the_broker_carries_messages(embedded_broker: EmbeddedBroker) -> None:
     async def round_trip() -> list[bytes | None]:
-        at = {"bootstrap_servers": embedded_broker.bootstrap}
+        at: dict[str, Any] = {"bootstrap_servers": embedded_broker.bootstrap}
         await create_topic("carried", **at)
         await send("carried", [b"one", b"two"], **at)
         return [message.value for message in await read("carried", 2, **at)]
