@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -34,7 +35,7 @@ from engine.catalog import Catalog
 from engine.resume import Resumer
 from engine.snapshots import SnapshotStore
 from engine.split import message as arrow_message
-from tests.services.kafka import Kafka
+from tests.services.kafka import FAST, Kafka
 from tests.services.redis import Redis
 from topologies import kafka
 from topologies.settings import Settings
@@ -83,7 +84,7 @@ class Bench:
         self.folder = folder
         self.catalog = live_world.make_city(folder / "city", n_sensors, PARTITIONS)
         self.rules = folder / "city" / "rules.toml"
-        self.broker = Kafka(folder / "kafka")
+        self.broker = Kafka(folder / "kafka", java=FAST)
         self.redis = Redis(folder / "redis")
         self.broker.start()
         self.redis.start()
@@ -290,6 +291,7 @@ class Latency:
         self.sent: dict[tuple[int, int], float] = {}
         self.seen: list[tuple[tuple[int, int], float]] = []
         self.over = threading.Event()
+        self.worker: list[dict[str, Any]] = []
 
     def watch(self) -> None:
         """Note when each alert is seen in Redis."""
@@ -303,6 +305,12 @@ class Latency:
                     last = place
                     partition, offset, _ = map(int, fields[b"at"].split(b"/"))
                     self.seen.append(((partition, offset), now))
+
+    def follow(self, lines: Any) -> None:
+        """Note how far the worker says it is."""
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                self.worker.append(json.loads(line))
 
     async def produce(self, seconds: float, rate: float) -> None:
         """Produce so many readings a second, fifty messages a second and partition."""
@@ -341,8 +349,12 @@ def latency(bench: Bench, seconds: float, rate: float) -> list[Row]:
     run = Latency(bench)
     copy_snapshots(bench.warm, Path(run.settings["snapshots"]))
     with spawned("worker", run.settings) as process:
-        threading.Thread(target=lambda: [None for _ in process.stdout or ()], daemon=True).start()
-        time.sleep(8.0)
+        threading.Thread(target=run.follow, args=(process.stdout,), daemon=True).start()
+        asyncio.run(run.produce(0.5, rate))
+        while not run.worker or not run.worker[-1]["n"]:
+            time.sleep(0.1)  # until it owns its partitions and has taken what waited
+        time.sleep(2.0)
+        run.sent.clear()
         watcher = threading.Thread(target=run.watch, daemon=True)
         watcher.start()
         asyncio.run(run.produce(seconds, rate))
