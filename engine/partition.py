@@ -72,6 +72,7 @@ class Plans:
     def __init__(self, catalog: Any) -> None:
         self.catalog = catalog
         self._known: dict[str, tuple[Plan, State]] = {}
+        self._beside: dict[str, State] = {}
 
     def compile(self, text: str) -> str:
         """Compile rules unless that was done already; return their digest."""
@@ -97,6 +98,12 @@ class Plans:
         """Compile the kernels, or load them from their cache."""
         warm_up(self._known[digest][0])
 
+    def beside(self, digest: str) -> tuple[Plan, State]:
+        """Return a plan and a state for a line beside the live one, even of the same rules."""
+        if digest not in self._beside:
+            self._beside[digest] = State.allocate(self._known[digest][0])
+        return self._known[digest][0], self._beside[digest]
+
     def plan(self, digest: str) -> tuple[Plan, State]:
         """Return the plan of a digest and its state."""
         return self._known[digest]
@@ -113,7 +120,7 @@ class PartitionLine:
 
     def compare_with(self, digest: str) -> None:
         """Let candidate rules judge beside from here on."""
-        self.shadow = Shadow(self.pipeline, *self.plans.plan(digest))
+        self.shadow = Shadow(self.pipeline, *self.plans.beside(digest))
 
     @property
     def rules(self) -> str:

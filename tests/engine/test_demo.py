@@ -288,7 +288,7 @@ def test_without_the_day_the_demo_says_what_writes_it(
 def started(out: Path, *args: str, **how: Any) -> subprocess.Popen[Any]:
     code = "from engine.cli import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-c", code, "demo", "--out", str(out), *args], cwd=ROOT, **how
+        [sys.executable, "-c", code, "demo-replay", "--out", str(out), *args], cwd=ROOT, **how
     )
 
 

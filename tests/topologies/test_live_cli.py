@@ -65,7 +65,7 @@ def test_help_lists_the_commands_of_replay_and_the_live_ones(
     for name in cli.commands():
         assert f" {name.partition(' ')[0]} " in text
     assert set(cli.commands()) - set(engine_cli.commands()) == {
-        *("worker", "feed", "alerts", "health", "rules push"),
+        *("demo", "worker", "feed", "alerts", "dump", "health", "rules push"),
         *("ack", "shelve", "unshelve", "suppress", "out-of-service", "in-service"),
         *("snapshot ls", "snapshot show", "snapshot verify"),
     }
