@@ -21,7 +21,7 @@ export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo demo-replay bench-live chaos services services test lint unit coverage bench clean
+.PHONY: help demo demo-replay bench-live chaos services test audit lint unit coverage bench clean
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -56,7 +56,10 @@ demo-replay: $(VENV)/.installed-run
 services: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.services.kafka </dev/null
 
-test: lint unit coverage
+test: lint audit unit coverage
+
+audit: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.audit </dev/null
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
