@@ -138,7 +138,8 @@ def create_app(settings: Settings) -> App:
 
     @app.timer(min(1.0, settings.snapshot_every_s / 4))
     async def save() -> None:
-        worker.note_lag(app.consumer.highwater)
+        assigned = app.consumer.assignment()
+        worker.note_lag(lambda tp: app.consumer.highwater(tp) if tp in assigned else None)
         await worker.save_oldest()
 
     @app.task
