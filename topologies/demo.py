@@ -241,6 +241,8 @@ class Demo:
         yield "readings", f"{sent.readings:,} sent to Kafka, {taken.readings:,} taken by the worker"
         names = ("red", "orange", "yellow", "blue", "normal")
         levels = [f"{self.levels[name]} {name}" for name in names if name in self.levels]
+        if "normal" in self.levels:
+            levels[-1] = f"{self.levels['normal']} cleared"
         alerts = f"{self.n_alerts:,} in Redis"
         if self.first_s is not None:
             alerts += f", the first {self.first_s:.1f} s after the start: {', '.join(levels)}"
@@ -323,7 +325,7 @@ def _started(
     catalog = folder / "city.catalog"
     Catalog.build(day, catalog, partitions=4)
     broker = stack.enter_context(EmbeddedBroker(folder / "broker"))
-    say(f"broker    Kafka by Tansu on {broker.address}, in memory only, not durable")
+    say(f"Kafka     Tansu on {broker.address}, in memory only, not durable")
     server = stack.enter_context(EmbeddedRedis(folder / "redis"))
     say(f"Redis     Valkey on {server.address}, in memory only, not durable")
     given = {

@@ -139,7 +139,7 @@ def test_in_a_pipe_alerts_come_as_lines_and_nothing_is_left_behind(
     sent, taken = re.findall(r"([\d,]+) (?:sent|taken)", running.text)
     assert sent == taken
     assert "\x1b" not in running.text + running.said
-    for server in ("broker  ", "Redis   "):
+    for server in ("Kafka   ", "Redis   "):
         assert re.search(rf"^ +\d+\.\d s  {server}.*in memory only", running.said, re.M)
     assert "Error" not in running.said
     left = {path.name for path in (running.out / "live").iterdir()}
