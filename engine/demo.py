@@ -1,4 +1,4 @@
-"""`tocsin demo`: the generated day through the real line, watched, then held against its truth.
+"""`tocsin demo-replay`: the generated day through the line, watched, then held against its truth.
 
 On a terminal the day is slowed down so that people can follow it; in a pipe it runs as fast as it
 reads. The alert log is the same.
@@ -22,7 +22,7 @@ from engine.demo_report import Outcome, print_report
 from engine.demo_screen import FRAMES_A_SECOND, Frame, Row, Screen
 from engine.errors import InputError, OutputError
 from engine.replay import BATCH, Job, Progress, Replay
-from engine.replay_cli import INTERRUPTED, prepared, stopping
+from engine.replay_cli import INTERRUPTED, prepared, short, stopping
 from engine.simulate import MIDNIGHT
 from engine.summary import Summary
 from engine.truth import DAY_MS, read_truth, score
@@ -146,15 +146,18 @@ class Show:
         midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
         line_s = progress.elapsed_s - self.waited_s
         line: Any = self.replay.line
+        rate = short(progress.readings / max(line_s, 1e-9))
+        figures = f"{progress.readings:>7,} readings   {rate:>7} a second in the line"
+        rows = [self._row(int(source)) for source in by_score(line.state.source)]
         return Frame(
+            title="a generated city day",
             day=f"{moment:%A} {moment.day} {moment:%B %Y}",
             clock=f"{moment:%H:%M:%S}",
             share=(moment - midnight).total_seconds() / (DAY_MS / 1000),
-            times=self.pace or 0.0,
-            readings=progress.readings,
-            readings_per_s=progress.readings / max(line_s, 1e-9),
+            figures=f"{figures}   shown ×{self.pace or 0.0:,.0f}",
             n_alerts=progress.alerts,
-            sources=[self._row(int(source)) for source in by_score(line.state.source)],
+            sources=rows,
+            n_raised=len(rows),
             n_sources=len(self._ids),
             alerts=tuple(self.screen.alerts),
         )

@@ -1,4 +1,4 @@
-"""What `tocsin demo` says at the end: incidents against the truth, alarms, speed, what to try."""
+"""What `tocsin demo-replay` says at the end: incidents, alarms, speed, what to try next."""
 
 from __future__ import annotations
 

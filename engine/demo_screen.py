@@ -1,4 +1,4 @@
-"""The live screen of `tocsin demo`: the clock, the sources by score, the alerts as they come.
+"""The screen of `tocsin demo` and `demo-replay`: clock, sources by score, alerts as they come.
 
 A frame becomes exactly as many lines as the terminal has, each of them cut to its width, and every
 column stands where it stood before: nothing jumps when a source comes or goes.
@@ -19,12 +19,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from engine.replay_cli import LEVEL_STYLES, short
+from engine.replay_cli import LEVEL_STYLES
 from engine.sentences import describe, number
 
 FRAMES_A_SECOND = 12
 MOST_ALERTS = 40
 """Alerts that the screen remembers; it shows the newest."""
+MOST_ROWS = 10
+"""Sources that a picture shows at most."""
 LEAST_WIDTH, LEAST_HEIGHT = 60, 16
 _HEAD, _HEADINGS = 3, 4
 _STYLES = {**LEVEL_STYLES, "blue": "bright_blue", "normal": "green"}
@@ -57,15 +59,16 @@ class Alert:
 class Frame:
     """Everything that one picture shows; `share` of the day is 0 to 1."""
 
+    title: str
     day: str
     clock: str
     share: float
-    times: float
-    """Event time per wall time that is shown."""
-    readings: int
-    readings_per_s: float
+    figures: str
+    """How much goes on: stands beside the bar, and should keep its width."""
     n_alerts: int
     sources: Sequence[Row]
+    """Those above normal by score, of which more than `MOST_ROWS` are never shown."""
+    n_raised: int
     n_sources: int
     alerts: Sequence[Alert]
 
@@ -74,9 +77,9 @@ def lines_of(frame: Frame, width: int, height: int) -> list[Text]:
     """Return the picture, `height` lines of at most `width` cells; at least 60 × 16 are used."""
     width, height = max(width, LEAST_WIDTH), max(height, LEAST_HEIGHT)
     body = height - _HEAD - _HEADINGS
-    n_rows = min(10, max(4, body * 2 // 5))
+    n_rows = min(MOST_ROWS, max(4, body * 2 // 5))
     lines = [*_head(frame, width), Text()]
-    n_raised = len(frame.sources)
+    n_raised = frame.n_raised
     rest = f", {n_raised - n_rows} more not shown" if n_raised > n_rows else ""
     lines.append(
         _heading(
@@ -98,14 +101,11 @@ def lines_of(frame: Frame, width: int, height: int) -> list[Text]:
 
 def _head(frame: Frame, width: int) -> list[Text]:
     title = Text("Tocsin", style="bold")
-    title.append("  a generated city day", style="dim not bold")
+    title.append(f"  {frame.title}", style="dim not bold")
     clock = Text(f"{frame.day}  ", style="dim").append(frame.clock, style="bold not dim")
-    times = Text(f"{frame.readings:>7,} readings", style="dim")
-    times.append(f"   {short(frame.readings_per_s):>7} a second in the line")
-    times.append(f"   shown ×{frame.times:,.0f}", style="dim")
-    used = cell_len(times.plain) + 2
-    bar = _bar(frame.share, max(10, width - used))
-    return [_apart(title, clock, width), _apart(Text(bar, style="cyan"), times, width)]
+    figures = Text(frame.figures, style="dim")
+    bar = _bar(frame.share, max(10, width - cell_len(frame.figures) - 2))
+    return [_apart(title, clock, width), _apart(Text(bar, style="cyan"), figures, width)]
 
 
 def _apart(left: Text, right: Text, width: int) -> Text:

@@ -15,7 +15,7 @@ import typer
 
 from engine import cli as engine_cli
 from engine.cli import EPILOG, AsJson
-from topologies.cli_settings import LiveGroup, LiveSubgroup, whole, with_settings
+from topologies.cli_settings import LiveGroup, LiveSubgroup, needing, whole, with_settings
 
 
 def _extended(of: typer.Typer, group: type[LiveGroup]) -> typer.Typer:
@@ -73,15 +73,26 @@ def commands() -> dict[str, Any]:
 def demo(
     speed: Annotated[
         float | None,
-        typer.Option("--speed", min=1, metavar="X", help="Event time per wall time; 720."),
+        typer.Option(
+            "--speed", min=1, metavar="X", help="Event time per wall time; 300 by default."
+        ),
     ] = None,
     for_: Annotated[
         float | None,
-        typer.Option("--for", min=1, metavar="SECONDS", help="Stop after so long; 60 in a pipe."),
+        typer.Option(
+            "--for",
+            min=1,
+            metavar="SECONDS",
+            help="Stop after so long; by default at the end of the day, in a pipe after 60 s.",
+        ),
     ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where its logs go, in a folder `live`.")
+    ] = Path("out/demo"),
 ) -> int:
-    """Start a broker, Redis, a worker and a feed, and watch the alerts of a city arrive."""
-    return int(_module("demo").run(speed, for_))
+    """Watch alerts arrive live: a broker, Redis, a worker and a feed, all on this machine."""
+    with needing("demo", "live,embedded"):
+        return int(_module("demo").run(speed, for_, out))
 
 
 @with_settings(app, "dump", "catalog", "Kafka", "allow_plaintext", epilog=EPILOG)

@@ -6,7 +6,8 @@ The flags come from the model of the settings, whose import costs more than all 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -56,6 +57,19 @@ class LiveSubgroup(LiveGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
+
+
+@contextmanager
+def needing(name: str, extras: str) -> Iterator[None]:
+    """Say which extras a command needs where a library of theirs is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in LIVE_MODULES:
+            raise
+        problem = f"{name} needs {missing}: pip install 'tocsin[{extras}]'"
+        raise TocsinError(problem) from error
 
 
 def whole(command: Any) -> Any:
@@ -108,14 +122,8 @@ def _called(
 
         config: Path | None = given.pop("config")
         flags = {each: given.pop(each) for each in names - {"config"}}
-        try:
+        with needing(name, "live"):
             return function(settings=load(flags, config=config), **given)
-        except ModuleNotFoundError as error:
-            missing = (error.name or "").partition(".")[0]
-            if missing not in LIVE_MODULES:
-                raise
-            problem = f"{name} needs {missing}: pip install 'tocsin[live]'"
-            raise TocsinError(problem) from error
 
     return _function(function, [*mine, *options], exits(run))
 

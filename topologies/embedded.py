@@ -47,6 +47,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -136,8 +137,13 @@ class Server:
     def running(self) -> bool:
         return self._child is not None and self._child.poll() is None
 
-    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Start and wait until it answers. Raise ServiceError with the log's end if it does not."""
+    def start(
+        self, timeout_s: float = START_TIMEOUT_S, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Start and wait until it answers, or nobody wants it any more.
+
+        Raise ServiceError with the log's end if it does not answer.
+        """
         if self.running:
             return
         # its answers would be taken for those of the server that could not have the port
@@ -148,7 +154,7 @@ class Server:
         if sys.platform != "linux":
             atexit.register(self.kill)
         deadline = time.monotonic() + timeout_s
-        while not self._answers():
+        while not self._answers() and not stopped():
             if child.poll() is not None:
                 raise ServiceError(f"{self.name} ended at once: {self._log_end()}")
             if time.monotonic() > deadline:
@@ -158,6 +164,15 @@ class Server:
                     f"{self._log_end()}"
                 )
             time.sleep(0.005)
+
+    def check(self) -> None:
+        """Raise ServiceError with the log's end unless it runs."""
+        if not self.running:
+            code = None if self._child is None else self._child.returncode
+            how = (
+                "" if code is None else f" with code {code}" if code >= 0 else f" by signal {-code}"
+            )
+            raise ServiceError(f"{self.name} ended{how}: {self._log_end()}")
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End it as an operator would (SIGTERM), by SIGKILL if that takes too long."""
@@ -245,7 +260,8 @@ class Server:
 
     def _log_end(self) -> str:
         lines = (self.folder / "log").read_text(errors="replace").strip().splitlines()
-        return " | ".join(lines[-3:]) or "it wrote nothing"
+        said = " | ".join(lines[-3:]) or "it wrote nothing"
+        return said if self._own_folder else f"{said} (all of it: {self.folder / 'log'})"
 
 
 class EmbeddedBroker(Server):

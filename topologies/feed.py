@@ -40,6 +40,8 @@ class Feed:
     adapter: Path | None = None
     speed: float | None = 1.0
     """Times real time; None: as fast as it goes, or at `rate`."""
+    paced_from_ms: int | None = None
+    """Event time before which `speed` does not hold: that goes as fast as it can."""
     rate: float | None = None
     """Readings a second, whatever their event times."""
     form: str = "arrow"
@@ -147,6 +149,9 @@ class _Pace:
         self._n = 0
 
     async def until(self, part: Slice) -> None:
+        if self._feed.paced_from_ms is not None and part.now_ms < self._feed.paced_from_ms:
+            await asyncio.sleep(0)
+            return
         now = time.monotonic()
         if self._begun is None:
             self._begun, self._first_ms = now, part.now_ms
@@ -172,7 +177,7 @@ class _Sender:
         for partition, mine in wire.by_partition(part.readings, self._catalog):
             for message in wire.messages(mine, self._catalog, self._feed.form, self._feed.batch):
                 await self._put(partition, message)
-        self.sent.readings += len(part.readings)
+            self.sent.readings += len(mine)  # those of no sensor have no partition
         self.sent.event_ms = max(self.sent.event_ms, part.now_ms)
         if self._feed.ticks:
             await self._tick()

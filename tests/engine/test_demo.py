@@ -50,14 +50,14 @@ def frame(n_sources: int = 3, alerts: tuple[Alert, ...] = (), **given: Any) -> F
         for number in range(n_sources)
     ]
     facts: dict[str, Any] = {
+        "title": "a generated city day",
         "day": "Wednesday 16 July 2025",
         "clock": "13:09:50",
         "share": 0.55,
-        "times": 4320.0,
-        "readings": 362_346,
-        "readings_per_s": 3.4e6,
+        "figures": "362,346 readings    3.4 M a second in the line   shown ×4,320",
         "n_alerts": len(alerts),
         "sources": rows,
+        "n_raised": n_sources,
         "n_sources": 153,
         "alerts": alerts,
     }

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,10 +100,10 @@ class Kafka(Server):
     def answers(self) -> bool:
         return answers_kafka(self.internal_port)
 
-    def start(self, timeout_s: float = 60.0) -> None:
+    def start(self, timeout_s: float = 60.0, stopped: Callable[[], bool] = lambda: False) -> None:
         if not (self.folder / "data").exists():
             self._format()
-        super().start(timeout_s)
+        super().start(timeout_s, stopped)
 
     def _format(self) -> None:
         options = ["-t", "tocsin-tests-0000000000", "-c", str(self._properties)]
