@@ -45,6 +45,7 @@ class Chaos:
     """One run: what may happen, and what must hold afterwards."""
 
     def __init__(self, folder: Path, seed: int, *, redis_stop_s: float) -> None:
+        say("seed", seed)
         self.random = random.Random(seed)
         self.redis_stop_s = redis_stop_s
         self.kafka = Kafka(folder / "kafka")
@@ -266,7 +267,6 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=3000.0)
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args(args)
-    say("seed", given.seed)
     with tempfile.TemporaryDirectory(prefix="tocsin-chaos-") as temporary:
         chaos = Chaos(given.folder or Path(temporary), given.seed, redis_stop_s=given.redis_stop_s)
         try:
