@@ -11,31 +11,24 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from engine.alerts import AlertRecords
-from engine.carry_out import Refusal, carry_out
+from engine.carry_out import carry_out
 from engine.commands import Command, key_of
 from engine.plan import Plan
 from engine.readings import Readings
-from engine.shards import Shard, cut_shards, in_log_order, shard_of
+from engine.shards import Shard, Sharded, cut_shards, in_log_order, shard_of
 from engine.state import State
-from engine.traces import encode_trace
-from kernels.layout import COUNT_NAMES, TRANSITION
+from engine.traces import Answer, encode_trace
+from kernels.layout import TRANSITION
 
 Array = np.ndarray[Any, Any]
 
 
-class Answer(NamedTuple):
-    """What became of a command: (key, alert record) in order; why it was refused, if it was."""
-
-    alerts: list[tuple[bytes, bytes]]
-    refusal: Refusal | None
-
-
-class Pipeline:
+class Pipeline(Sharded):
     """The line of one catalog under one set of rules, or of one partition of it.
 
     A partition has a log of its own, with its own positions. Several of one process share a
@@ -58,7 +51,6 @@ class Pipeline:
             self.shards = [shard_of(plan, self.state, partition)]
         self.state.reset(*self.sources, zeroed=state is None)
         self.n_foreign = 0
-        """Readings of other partitions' sensors that came, and were passed over."""
         self.records = AlertRecords(plan)
         self._pool = ThreadPoolExecutor(len(self.shards)) if len(self.shards) > 1 else None
 
@@ -69,7 +61,7 @@ class Pipeline:
     def judge(self, readings: Readings) -> Array:
         """Take the next records of the log; return (T,) TRANSITION, in the log's order."""
         if self.partition is not None:
-            self.n_foreign += self._count_foreign(readings.sensor)
+            self.n_foreign += self.count_foreign(readings.sensor)
         run = map if self._pool is None else self._pool.map
         return in_log_order(list(run(lambda shard: _flow(shard, readings), self.shards)))
 
@@ -80,45 +72,6 @@ class Pipeline:
         keys = [key_of(command)] * len(told) + self.records.keys(transitions)
         records = [*told, *self.records.encode(transitions)]
         return Answer(list(zip(keys, records, strict=True)), refusal)
-
-    @property
-    def sources(self) -> tuple[int, int]:
-        """Return the line's sources: (first, one past the last)."""
-        return self.shards[0].sources[0], self.shards[-1].sources[1]
-
-    @property
-    def sensors(self) -> tuple[int, int]:
-        """Return the line's sensors: (first, one past the last)."""
-        return self.shards[0].sensors[0], self.shards[-1].sensors[1]
-
-    @property
-    def watermark_ms(self) -> int:
-        """Return the newest event time taken."""
-        return int(self.shards[0].clock["watermark_ms"][0])
-
-    def _count_foreign(self, sensor: Array) -> int:
-        first, last = self.shards[0].sensors
-        # one unsigned comparison for both ends
-        strange = (sensor - np.int32(first)).view(np.uint32) >= np.uint32(last - first)
-        if not strange.any():
-            return 0
-        others = sensor[strange]
-        return int(np.count_nonzero((others >= 0) & (others < self.plan.catalog.n_sensors)))
-
-    @property
-    def position(self) -> int:
-        """Return how many records of the log were taken, ticks included."""
-        return int(self.shards[0].clock["position"][0])
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Return what became of the readings, by ``kernels.layout.COUNT_NAMES``."""
-        return dict(zip(COUNT_NAMES, self.count_array.tolist(), strict=True))
-
-    @property
-    def count_array(self) -> Array:
-        """Return `counts` as (12,) int64, in the order of their names."""
-        return np.sum([shard.clock["counts"][0] for shard in self.shards], axis=0)
 
 
 def _flow(shard: Shard, readings: Readings) -> Array:

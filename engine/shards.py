@@ -19,6 +19,7 @@ from kernels.layout import (
     BLOCK_SHIFT,
     CHANGE,
     CLOCK,
+    COUNT_NAMES,
     FAR_FUTURE_MS,
     NEVER,
     READING,
@@ -127,6 +128,55 @@ class Shard:
             due_ms = int(source["due_ms"][index])
             source["place"][index] = NEVER
             schedule(int(index), due_ms, self.clock[0], self.agenda, source)
+
+
+class Sharded:
+    """What the shards of one log say together."""
+
+    plan: Plan
+    shards: list[Shard]
+    n_foreign: int
+    """Readings of other partitions' sensors that came, and were passed over."""
+
+    @property
+    def sources(self) -> tuple[int, int]:
+        """Return the line's sources: (first, one past the last)."""
+        return self.shards[0].sources[0], self.shards[-1].sources[1]
+
+    @property
+    def sensors(self) -> tuple[int, int]:
+        """Return the line's sensors: (first, one past the last)."""
+        return self.shards[0].sensors[0], self.shards[-1].sensors[1]
+
+    @property
+    def watermark_ms(self) -> int:
+        """Return the newest event time taken."""
+        return int(self.shards[0].clock["watermark_ms"][0])
+
+    def count_foreign(self, sensor: Array) -> int:
+        """Count the readings of sensors that the catalog has, but these shards do not."""
+        first, last = self.shards[0].sensors
+        # one unsigned comparison for both ends
+        strange = (sensor - np.int32(first)).view(np.uint32) >= np.uint32(last - first)
+        if not strange.any():
+            return 0
+        others = sensor[strange]
+        return int(np.count_nonzero((others >= 0) & (others < self.plan.catalog.n_sensors)))
+
+    @property
+    def position(self) -> int:
+        """Return how many records of the log were taken, ticks included."""
+        return int(self.shards[0].clock["position"][0])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return what became of the readings, by ``kernels.layout.COUNT_NAMES``."""
+        return dict(zip(COUNT_NAMES, self.count_array.tolist(), strict=True))
+
+    @property
+    def count_array(self) -> Array:
+        """Return `counts` as (12,) int64, in the order of their names."""
+        return np.sum([shard.clock["counts"][0] for shard in self.shards], axis=0)
 
 
 def cut_shards(plan: Plan, state: State, n: int) -> list[Shard]:

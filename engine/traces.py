@@ -7,14 +7,21 @@ of one it has no `alert_id` and no `seq`, and goes to the route that takes the r
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from engine.alerts import AlertRecords, alert_id
-from engine.carry_out import Trace
+from engine.carry_out import Refusal, Trace
 from engine.commands import Command, Shelve, Suppress
 from kernels.layout import LEVEL_NAMES
+
+
+class Answer(NamedTuple):
+    """What became of a command: (key, alert record) in order; why it was refused, if it was."""
+
+    alerts: list[tuple[bytes, bytes]]
+    refusal: Refusal | None
 
 
 def encode_trace(records: AlertRecords, command: Command, trace: Trace) -> bytes:

@@ -152,4 +152,4 @@ def test_what_belongs_to_no_sensor_is_not_taken_for_another_partitions():
     case = next(w for w in map(world, map(Random, range(50))) if n_partitions(w) > 1)
     line = Pipeline(case.plan, partition=0)
     mean = np.array([-1, -3, 2**31 - 1, -(2**31)], np.int32)
-    assert line._count_foreign(mean) == 0
+    assert line.count_foreign(mean) == 0
