@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from engine.decode_json import json_rows
 from engine.json_scan import scan
 from engine.rejects import Rejects
-from kernels.scan import MAX_POWER, MIN_POWER, number_of, rounded, scan_messages
+from kernels.rounding import MAX_POWER, MIN_POWER, number_of, rounded
+from kernels.scan import scan_messages
 from tests.engine.histories import knowing
 
 CITY = knowing("s1", "s2", "传感器", "", "a b")
