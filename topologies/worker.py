@@ -27,8 +27,7 @@ from topologies.logs import configure, logger
 from topologies.metrics import Metrics
 from topologies.owner import Log, Owner
 from topologies.publisher import Publisher, parse_at
-from topologies.redis_client import RedisLink, connect
-from topologies.router import Backoff, FenceBehind, Router, Watch
+from topologies.router import FenceBehind, Router, connect
 from topologies.security import warnings
 from topologies.settings import Settings
 from topologies.settings_text import secrets_of, startup_line
@@ -131,20 +130,7 @@ class Worker:
             topic: Ingest(topic, adapter, self.catalog) for topic, adapter in self.feeds.items()
         }
         if settings.router:
-            link = RedisLink.of(settings)
-            self.router = Router(
-                connect(link),
-                prefix=link.key_prefix,
-                max_stream=link.max_stream,
-                backoff=Backoff(cap_s=link.retry_max_s),
-                watch=Watch(
-                    on_down=self._redis_down,
-                    on_up=self._redis_up,
-                    on_flush=self._redis_flushed,
-                    on_reject=self._redis_reject,
-                    on_resend=self._redis_resend,
-                ),
-            )
+            self.router = await connect(settings, self.metrics, self._warn, self._unroutable)
         self.metrics.n_partitions = self.catalog.n_partitions
         plan = self.plans.plan(self.rules)[0]
         self.metrics.running_rules(self.rules, plan.rules.name)
@@ -335,24 +321,10 @@ class Worker:
         self.metrics.rejected(reason)
         self.publisher.reject([rejects.record(tp, offset, payload, reason, detail)])
 
-    def _redis_down(self, error: str) -> None:
-        self.metrics.redis_down()
-        log.warning("Redis does not take alerts, they wait", error=error)
-
-    def _redis_up(self, seconds_down: float) -> None:
-        self.metrics.redis_up = True
-        log.info("Redis takes alerts again", seconds_down=round(seconds_down, 1))
-
-    def _redis_flushed(self, n: int, seconds: float) -> None:
-        self.metrics.redis_flush(seconds, n)
-
-    def _redis_reject(self, partition: int, alert: Any, reason: str) -> None:
+    def _unroutable(self, partition: int, alert: Any, reason: str) -> None:
+        """Keep a record that the router can't read."""
         tp = TP(self.settings.topic("alerts"), partition)
         self._reject_alert(tp, alert[0], alert[2], "bad_alert", reason)
-
-    def _redis_resend(self, partition: int, n: int) -> None:
-        self.metrics.redis_resent(n)
-        log.warning("Redis had lost alerts, they are sent again", partition=partition, n=n)
 
     # --- what the owner tells -------------------------------------------------------------------
 
