@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,22 +25,28 @@ def split(
     Every sensor is a dense index below `catalog.n_sensors`. Values go as float32 where that holds
     all of a message exactly, qualities only where one isn't good.
     """
-    if not len(readings):
-        return {}
-    first_sensor = catalog.sensor_start[catalog.partition_start]
-    partition = np.searchsorted(first_sensor, readings.sensor, side="right") - 1
-    order = np.argsort(partition, kind="stable")
-    ordered = readings.where(order)
-    numbers, starts = np.unique(partition[order], return_index=True)
     n_most = max(1, (max_bytes - _HEAD_BYTES) // (4 + 8 + 8 + 1))
-    ends = [*starts[1:].tolist(), len(order)]
     return {
-        number: [
-            message(ordered.cut(at, min(at + n_most, end)), catalog)
-            for at in range(start, end, n_most)
+        partition: [
+            message(mine.cut(at, min(at + n_most, len(mine))), catalog)
+            for at in range(0, len(mine), n_most)
         ]
-        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True)
+        for partition, mine in by_partition(readings, catalog)
     }
+
+
+def by_partition(readings: Readings, catalog: Any) -> Iterator[tuple[int, Readings]]:
+    """Yield each partition's readings, in their order; what is of no sensor is left out."""
+    known = (readings.sensor >= 0) & (readings.sensor < catalog.n_sensors)
+    if not known.all():
+        readings = readings.where(known)
+    home = np.searchsorted(catalog.partition_sensors(), readings.sensor, side="right") - 1
+    order = np.argsort(home, kind="stable")
+    ordered = readings.where(order)
+    partitions, starts = np.unique(home[order], return_index=True)
+    ends = [*starts[1:].tolist(), len(order)]
+    for partition, start, end in zip(partitions.tolist(), starts.tolist(), ends, strict=True):
+        yield partition, ordered.cut(start, end)
 
 
 def message(readings: Readings, catalog: Any) -> bytes:

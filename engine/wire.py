@@ -5,35 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
 
 from engine.readings import Readings
-from engine.split import message
+from engine.split import by_partition, message
+
+__all__ = ["FORMATS", "ROWS", "by_partition", "json_rows", "messages"]
 
 FORMATS = ("arrow", "json", "ndjson")
 ROWS = 32_768
 """Rows of an Arrow message: half a megabyte."""
 JSON_ROWS = 500
-
-
-def by_partition(readings: Readings, catalog: Any) -> Iterator[tuple[int, Readings]]:
-    """Yield each partition's readings, in their order; sensors that are none are left out."""
-    bounds = catalog.partition_sensors()
-    home = np.searchsorted(bounds, readings.sensor, side="right") - 1
-    for partition in np.unique(home).tolist():
-        if 0 <= partition < catalog.n_partitions:
-            mine = home == partition
-            yield (
-                partition,
-                Readings(
-                    readings.sensor[mine],
-                    readings.event_ms[mine],
-                    readings.value[mine],
-                    readings.quality[mine],
-                ),
-            )
 
 
 def messages(
