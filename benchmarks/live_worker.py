@@ -30,21 +30,13 @@ def worker(settings: Settings) -> int:
 
     logs.configure(log_level="warning")
     app = create_app(settings)
-    pauses: list[float] = []
-    saved = app.worker.saved
-
-    def count(partition: int, offset: int, pause_s: float, seconds: float, size: int) -> None:
-        pauses.append(pause_s)
-        saved(partition, offset, pause_s, seconds, size)
-
-    app.worker.saved = count  # type: ignore[method-assign]
 
     @app.task
     async def report() -> None:
         metrics = app.worker.metrics
         while True:
             await asyncio.sleep(EVERY_S)
-            say(metrics.n_accepted, alerts=metrics.n_alerts, pauses=pauses)
+            say(metrics.n_accepted, alerts=metrics.n_alerts)
 
     return asyncio.run(live.serve(app))
 

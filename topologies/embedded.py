@@ -92,7 +92,36 @@ def free_port() -> int:
     raise ServiceError("no free port between 15000 and 32000 on loopback")
 
 
-class Server:
+class Running:
+    """What `with` or `async with` starts, and closes on leaving, or where it can't start."""
+
+    def start(self) -> None:
+        """Start it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop it, and leave nothing behind."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(self, *exc: object) -> None:
+        await asyncio.to_thread(self.close)
+
+
+class Server(Running):
     """A child process that serves on loopback and ends when this process does.
 
     `start` returns when the server answers, `stop` when it is gone; the port stays the same over a
@@ -195,23 +224,6 @@ class Server:
         self.stop()
         if self._own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.__enter__)
-
-    async def __aexit__(self, *exc: object) -> None:
-        await asyncio.to_thread(self.close)
 
     # --- inside
 

@@ -6,20 +6,19 @@ All keep their data: each server writes an append-only file before it answers, s
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import redis
 
 from tests.services.certificates import Certificates
 from tests.services.kafka import Unavailable
-from topologies.embedded import LOOPBACK, EmbeddedRedis, free_port
+from topologies.embedded import LOOPBACK, EmbeddedRedis, Running, free_port
 
 Flavour = Literal["debian", "embedded"]
 USER, PASSWORD = "tocsin", "correct-horse-battery"
@@ -112,7 +111,7 @@ class _SentinelServer(Redis):
         return [super().command()[0], str(self._configuration), "--sentinel"]
 
 
-class _Set:
+class _Set(Running):
     """Several servers that start and end together, each in a folder of its own."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -132,23 +131,6 @@ class _Set:
         self.stop()
         if self._own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.__enter__)
-
-    async def __aexit__(self, *exc: object) -> None:
-        await asyncio.to_thread(self.close)
 
 
 class Sentinels(_Set):
