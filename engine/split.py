@@ -40,6 +40,8 @@ def by_partition(readings: Readings, catalog: Any) -> Iterator[tuple[int, Readin
     known = (readings.sensor >= 0) & (readings.sensor < catalog.n_sensors)
     if not known.all():
         readings = readings.where(known)
+    if not len(readings):
+        return
     first_sensor = catalog.sensor_start[catalog.partition_start]
     home = np.searchsorted(first_sensor, readings.sensor, side="right") - 1
     order = np.argsort(home, kind="stable")
