@@ -139,13 +139,6 @@ class Settings(Section):
         le=3_600,
     )
     router: bool = _in("Line", True, "Whether this worker carries alerts to Redis too.")
-    batch_max_readings: int = _in(
-        "Line",
-        262_144,
-        "Most readings in one run of the pipeline, which bounds its time.",
-        ge=1,
-        le=1 << 24,
-    )
     alerts_flush_ms: int = _in(
         "Line",
         5,
@@ -206,13 +199,6 @@ class Settings(Section):
         1 << 20,
         "Most bytes of one fetch of a partition, which bounds what is taken at a time.",
         ge=1 << 16,
-        le=1 << 30,
-    )
-    message_max_bytes: int = _in(
-        "Kafka",
-        4 << 20,
-        "A message beyond this goes to the rejects unread.",
-        ge=1 << 10,
         le=1 << 30,
     )
 
