@@ -8,6 +8,7 @@ offsets, so a consumer that (re)starts seeks to where the owner of the state say
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,10 @@ from faust.types import TP
 
 
 class Fetch:
-    """All messages of one fetch of one partition, in the log's order."""
+    """All messages of one fetch of one partition, in the log's order.
+
+    Each has an offset, a timestamp, a key, a value and headers.
+    """
 
     __slots__ = ("epoch", "messages", "tp")
 
@@ -133,8 +137,30 @@ Positions = Callable[[set[TP]], Mapping[TP, int]]
 """Given what is assigned, the offsets at which reading goes on, for partitions with a state."""
 
 
+class _Arrivals(OrderedDict[Any, Any]):
+    """What aiokafka has fetched; its messages stay as they lie in the log's batches.
+
+    To make a ConsumerRecord of each takes 1.2 µs, most of what fetching costs.
+    """
+
+    def __setitem__(self, tp: Any, found: Any) -> None:
+        records = getattr(found, "_partition_records", None)  # a failure has none
+        if records is not None:
+            records._consumer_record = _as_it_lies
+        super().__setitem__(tp, found)
+
+
+def _as_it_lies(tp: Any, record: Any) -> Any:
+    return record
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Survives commits that fail: a broker that restarts is no reason to end a worker."""
+
+    async def on_start(self) -> None:
+        """Connect."""
+        await super().on_start()
+        self._ensure_consumer()._fetcher._records = _Arrivals()
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
