@@ -116,12 +116,11 @@ def create_app(settings: Settings) -> App:
         first = await app.consumer.earliest_offsets(tp)
         return await app.consumer.reread(tp, first[tp])
 
-    def pause(topic: str, paused: bool) -> None:
-        tps = {tp for tp in app.consumer.assignment() if tp.topic == topic}
-        (app.consumer.pause_partitions if paused else app.consumer.resume_partitions)(tps)
+    def hold(topic: str, holding: bool) -> None:
+        app.consumer.hold(topic, holding)
 
     log = ReadingsLog(app, readings)
-    worker = app.worker = Worker(settings, log, commit, seek_first, pause)
+    worker = app.worker = Worker(settings, log, commit, seek_first, hold)
 
     def positions(assigned: set[TP]) -> Mapping[TP, int]:
         at = {TP(readings, p): offset for p, offset in worker.positions().items()}

@@ -193,6 +193,17 @@ class Consumer(driver.Consumer):
     scheduler: Any
     epoch = 0
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._held: set[str] = set()
+
+    def hold(self, topic: str, holding: bool) -> None:
+        """Take no more of a topic for now, or go on with it.
+
+        Faust's `pause_partitions` would lose what was fetched already but not handed on yet.
+        """
+        (self._held.add if holding else self._held.discard)(topic)
+
     def on_buffer_full(self, tp: TP) -> None:
         """Let the fetcher wait for a full agent, rather than leave its partitions out.
 
@@ -203,6 +214,11 @@ class Consumer(driver.Consumer):
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        if active_partitions and self._held:
+            active_partitions = {tp for tp in active_partitions if tp.topic not in self._held}
+            if not active_partitions:  # which would stand for all of them
+                await self.sleep(FETCH_WAIT_MS / 1000)
+                return {}
         self.epoch += 1
         epoch = self.epoch
         records = await super()._getmany(active_partitions, timeout)

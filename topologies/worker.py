@@ -39,6 +39,8 @@ Take = Callable[[Fetch], Awaitable[None]]
 COMMIT_EVERY_S = 1.0
 MOST_WAITING = 64
 """Fetches of alerts that wait for Redis; beyond it no more are fetched."""
+MOST_ROUTED = 2_000
+"""Alerts that are carried to Redis together, unless one fetch has more."""
 WARN_EVERY_S = 5.0
 
 
@@ -46,11 +48,11 @@ class Worker:
     """Everything of a worker but the consumer, which is Faust's."""
 
     def __init__(
-        self, settings: Settings, readings: Log, commit: Any, seek_first: Any, pause: Any
+        self, settings: Settings, readings: Log, commit: Any, seek_first: Any, hold: Any
     ) -> None:
         settings.required("catalog", "rules")
         self.settings, self._readings = settings, readings
-        self._commit, self._seek_first, self._pause = commit, seek_first, pause
+        self._commit, self._seek_first, self._hold = commit, seek_first, hold
         self.metrics = Metrics(stall_after_s=settings.stall_after_s, ticks=settings.tick_s > 0)
         self.feeds = load_feeds(settings.feeds)
         self.ingests: dict[str, Ingest] = {}
@@ -65,7 +67,7 @@ class Worker:
         self._alerts_epoch: dict[TP, int] = {}
         self._waiting: deque[Fetch] = deque()
         self._routable = asyncio.Event()
-        self._paused = False
+        self._holding = False
         self._warned_at: dict[str, float] = {}
 
     # --- life -----------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ class Worker:
             self.metrics.disown(partition)
         await self.owner.release(generation)
         self._waiting.clear()  # not committed: whoever has them next reads them again
-        self._paused = False
+        self._hold_alerts(False)
         for tp, offset in self._alerts_next.items():
             await self._commit(tp, offset)
             if self.router is not None:
@@ -272,50 +274,70 @@ class Worker:
         """Put alerts behind those that wait for Redis; the readings do not wait with them."""
         self._waiting.append(fetch)
         self._routable.set()
-        if len(self._waiting) >= MOST_WAITING and not self._paused:
-            self._paused = True
-            self._pause(self.settings.topic("alerts"), True)
+        if len(self._waiting) >= MOST_WAITING:
+            self._hold_alerts(True)
+
+    def _hold_alerts(self, holding: bool) -> None:
+        if holding is not self._holding:
+            self._holding = holding
+            self._hold(self.settings.topic("alerts"), holding)
 
     async def route_forever(self) -> None:
         """Carry to Redis what waits for it."""
         while self.router is not None:
             await self._routable.wait()
             while self._waiting:
-                fetch = self._waiting.popleft()
-                await self._route(fetch)
-                if self._paused and len(self._waiting) <= MOST_WAITING // 4:
-                    self._paused = False
-                    self._pause(self.settings.topic("alerts"), False)
+                fetches, n = [], 0
+                while self._waiting and n < MOST_ROUTED:
+                    fetches.append(self._waiting.popleft())
+                    n += len(fetches[-1])
+                await self._route(fetches)
+                if len(self._waiting) <= MOST_WAITING // 4:
+                    self._hold_alerts(False)
             self._routable.clear()
 
-    async def _route(self, fetch: Fetch) -> None:
+    async def _route(self, fetches: Sequence[Fetch]) -> None:
         """Carry alerts to Redis; commit now and then, for a redelivery changes nothing there."""
         assert self.router is not None
-        if fetch.epoch < self._alerts_epoch.get(fetch.tp, 0):
-            return  # from before a seek
         alerts: dict[int, list[tuple[int, int, bytes]]] = {}
-        for message in fetch.messages:
-            at = parse_at(message.headers)
-            if at is None:
-                detail = "the header 'at' must be partition/offset/index"
-                self._reject_alert(fetch.tp, message.offset, message.value, "no_place", detail)
-            else:
-                alerts.setdefault(at[0], []).append((at[1], at[2], message.value))
-        self.metrics.redis_pending = len(fetch) + sum(map(len, self._waiting))
-        try:
-            await self.router.flush_all(alerts)
-        except FenceBehind as error:
-            log.error(str(error))
-            self.router.forget(error.partition)
-            self._alerts_epoch[fetch.tp] = 1 << 62
-            self._alerts_epoch[fetch.tp] = await self._seek_first(fetch.tp)
-            return
+        ends: dict[TP, int] = {}
+        for fetch in fetches:
+            if fetch.epoch < self._alerts_epoch.get(fetch.tp, 0):
+                continue  # from before a seek
+            ends[fetch.tp] = fetch.next
+            for message in fetch.messages:
+                at = parse_at(message.headers)
+                if at is None:
+                    detail = "the header 'at' must be partition/offset/index"
+                    self._reject_alert(fetch.tp, message.offset, message.value, "no_place", detail)
+                else:
+                    alerts.setdefault(at[0], []).append((at[1], at[2], message.value))
+        self.metrics.redis_pending = sum(map(len, fetches)) + sum(map(len, self._waiting))
+        while True:
+            try:
+                await self.router.flush_all(alerts)
+                break
+            except FenceBehind as error:
+                log.error(str(error))
+                await self._route_again(error.partition, ends)
+                # the others' again: what of them was applied already is behind their fences
+                del alerts[error.partition]
         self.metrics.redis_pending = sum(map(len, self._waiting))
-        self._alerts_next[fetch.tp] = fetch.next
+        self._alerts_next |= ends
         now = time.monotonic()
-        if now - self._committed_at.get(fetch.tp, 0.0) >= COMMIT_EVERY_S:
-            self._committed_at[fetch.tp] = now
-            await self._commit(fetch.tp, fetch.next)
+        for tp, offset in ends.items():
+            if now - self._committed_at.get(tp, 0.0) >= COMMIT_EVERY_S:
+                self._committed_at[tp] = now
+                await self._commit(tp, offset)
+
+    async def _route_again(self, partition: int, ends: dict[TP, int]) -> None:
+        """Read a partition's alerts from their beginning."""
+        assert self.router is not None
+        self.router.forget(partition)
+        for tp in [tp for tp in ends if tp.partition == partition]:
+            del ends[tp]
+            self._alerts_epoch[tp] = 1 << 62
+            self._alerts_epoch[tp] = await self._seek_first(tp)
 
     def _reject_alert(self, tp: Any, offset: int, payload: bytes, reason: str, detail: str) -> None:
         self.metrics.rejected(reason)
@@ -346,8 +368,8 @@ class Worker:
             event_ms=line.pipeline.watermark_ms,
             log_ms=fetch.messages[-1].timestamp,
         )
-        for level, transition in outcome.kinds:
-            self.metrics.alert(LEVELS[level], TRANSITIONS[transition])
+        for (level, transition), n in outcome.kinds.items():
+            self.metrics.alert(LEVELS[level], TRANSITIONS[transition], n)
         if outcome.differences:
             for difference in outcome.differences:
                 self.metrics.shadow_difference(difference.only)

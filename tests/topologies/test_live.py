@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from engine.catalog import Catalog
 from engine.readings import tick_message
@@ -23,10 +24,12 @@ from tests.fuzz_messages import City, cases
 from tests.services import redis as redis_service
 from tests.services.fixtures import served
 from tests.services.kafka import PASSWORD, USER
+from tests.topologies.alert_log import alerts
 from tests.topologies.chaos import Chaos
 from tests.topologies.live import DAY, ROOT, Live, wait_for
 from topologies import feed, kafka
 from topologies.embedded import free_port
+from topologies.publisher import AT_HEADER, at_header
 
 FUZZED = int(os.environ.get("TOCSIN_TEST_FUZZ", "20000"))
 
@@ -264,6 +267,37 @@ def test_absence_alarms_fire_when_nothing_arrives_at_all(on_kafka: Live) -> None
     assert alert == "well-101"
     on_kafka.stop()
     assert on_kafka.published() == on_kafka.replayed()
+
+
+@pytest.mark.slow
+def test_alerts_that_pile_up_while_redis_is_slow_all_come_to_it(on_kafka: Live) -> None:
+    topic = on_kafka.settings.topic("alerts")
+    given = {partition: alerts(2000, partition=partition) for partition in range(4)}
+
+    async def pour(start: int, stop: int) -> None:
+        producer = kafka.new_producer(on_kafka.settings, idempotent=False)
+        await producer.start()
+        for i in range(start, stop, 20):  # each time a fetch of its own
+            for partition, alerts_of in given.items():
+                for offset, number, record in alerts_of[i : i + 20]:
+                    headers = [(AT_HEADER, at_header(partition, (offset, number)))]
+                    await producer.send(topic, record, partition=partition, headers=headers)
+            await producer.flush()
+        await producer.stop()
+
+    client = redis.Redis.from_url(on_kafka.redis_url)
+
+    def routed() -> int:
+        return int(client.hget("tocsin:counters", "alerts") or 0)
+
+    asyncio.run(kafka.ensure_topics(on_kafka.settings, {topic: 4}))
+    on_kafka.start("a")
+    asyncio.run(pour(0, 20))
+    wait_for(routed, "the first alerts")
+    for start in range(20, 2000, 660):
+        client.execute_command("CLIENT", "PAUSE", 1500, "ALL")
+        asyncio.run(pour(start, start + 660))
+    wait_for(lambda: routed() >= 8000, "8,000 alerts", 20)
 
 
 @pytest.mark.slow
