@@ -42,7 +42,7 @@ from topologies.settings import Settings
 
 PARTITIONS = 8
 WORKER_CORE, OTHER_CORE = 0, 1
-QUIET_S = 1.5
+QUIET_S = 6.0
 """Without progress, a run is over."""
 WARM_SHARE = 0.05
 """Of the readings, before which nothing is timed."""
@@ -175,7 +175,7 @@ def spawned(mode: str, settings: dict[str, Any]) -> Iterator[subprocess.Popen[by
 
 
 def measured(process: subprocess.Popen[bytes], until: int, scale: float) -> Run:
-    """Read what a process prints until it has taken everything, or nothing more comes."""
+    """Read what a process prints until all is taken and in Redis, or nothing more comes."""
     assert process.stdout is not None
     begun = time.time()
     first: dict[str, Any] | None = None
@@ -192,9 +192,9 @@ def measured(process: subprocess.Popen[bytes], until: int, scale: float) -> Run:
             started = now["wall"] - begun
         if first is None and now["n"] >= until * WARM_SHARE:
             first = now
-        if now["n"] > last["n"]:
+        if now["n"] > last["n"] or now.get("in_redis", 0) > last.get("in_redis", 0):
             last = now
-        elif first and (last["n"] >= until or now["wall"] - last["wall"] > QUIET_S):
+        elif first and now["wall"] - last["wall"] > QUIET_S:
             break
     if first is None:
         raise SystemExit("nothing was taken; see above")

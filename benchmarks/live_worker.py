@@ -36,7 +36,7 @@ def worker(settings: Settings) -> int:
         metrics = app.worker.metrics
         while True:
             await asyncio.sleep(EVERY_S)
-            say(metrics.n_accepted, alerts=metrics.n_alerts)
+            say(metrics.n_accepted, alerts=metrics.n_alerts, in_redis=metrics.n_in_redis)
 
     return asyncio.run(live.serve(app))
 

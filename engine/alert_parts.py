@@ -65,9 +65,10 @@ class LocalClock:
         return self._said
 
 
-Source = tuple[str, bytes, bytes, bytes, bytes, tuple[bytes, ...]]
-"""What records say of a source: its id; the same escaped; who it is; the members from ``source`` to
-``static_class``; those from ``place`` to the name of ``routes``; its routes by the levels reached.
+Source = tuple[bytes, bytes, bytes, bytes, bytes, tuple[bytes, ...]]
+"""What records say of a source: its id; the same as JSON has it; who it is; the members from
+``source`` to ``static_class``; those from ``place`` to the name of ``routes``; its routes by the
+levels reached.
 
 A plain tuple: the garbage collector soon looks no more at it, as it would at a named one.
 """
@@ -134,7 +135,7 @@ class Sources:
         who = b"%b (%b)" % (name, source_id) if name and name != source_id else source_id
         within = self._shown_districts[district]
         return (
-            key,
+            key.encode(),
             source_id,
             b"%b, %b" % (who, within[1:-1]) if self._districts[district] else who,
             b',"source":"%b","category":"%b","static_class":"%b"'

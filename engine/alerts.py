@@ -132,17 +132,19 @@ class AlertRecords:
         second, ms = divmod(event_ms, 1000)
         return (self._clock.at(second)[0] + _MS[ms] + self._clock.suffix).decode()
 
-    def keys(self, transitions: Array) -> list[bytes]:
-        """Return the id of each record's source, in UTF-8."""
-        return [key.encode() for key, *_ in self._sources.get(transitions["source"].tolist())]
-
     def encode(self, transitions: Array) -> list[bytes]:
         """Return one JSON object for each of (T,) TRANSITION."""
+        return self.write(transitions)[1]
+
+    def write(self, transitions: Array) -> tuple[list[bytes], list[bytes]]:
+        """Return the id of each transition's source, in UTF-8, and its record: a JSON object."""
         if not len(transitions):
-            return []
+            return [], []
         seconds, ms = np.divmod(transitions["event_ms"], 1000)
+        sources, origins = self._sources_and_origins(transitions)
         columns = zip(
-            *self._sources_and_origins(transitions),
+            sources,
+            origins,
             self._parts(transitions["contributor"]),
             seconds.tolist(),
             ms.tolist(),
@@ -150,7 +152,7 @@ class AlertRecords:
             *(transitions[name].tolist() for name in _FIELDS),
             strict=True,
         )
-        return [self._record(*fields) for fields in columns]
+        return [source[0] for source in sources], [self._record(*fields) for fields in columns]
 
     def _sources_and_origins(self, transitions: Array) -> tuple[list[Source], list[Source | None]]:
         """Return the source of each transition, and the one whose influence it names, if any."""

@@ -133,7 +133,7 @@ def replay(
             outcome = line.take(offsets, line.decode(messages, declared))
             total.messages += len(messages)
             total.readings += outcome.n_records
-            total.alerts += len(outcome.alerts)
+            total.alerts += sum(map(len, outcome.found))
             for each in outcome.rejects:
                 total.rejected[each.reason] = total.rejected.get(each.reason, 0) + each.n
             yield dump.partition, outcome

@@ -1,24 +1,26 @@
 """One partition's log through the line: messages in, alert records and rejects out.
 
 This is what a live worker does with a fetch and what a replay does with a dump of the topic; it
-does no I/O. Each alert carries the offset of the message that caused it and its number among the
-alerts of that message. The same log gives the same alerts with the same numbers, however it is cut
-into fetches, so the pair says what was published already.
+does no I/O. The same log gives the same alerts in the same places (`engine.placed`), however it is
+cut into fetches, so a place says what was published already.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.alerts import AlertRecords
 from engine.carry import carry
 from engine.controls import NewRules
 from engine.errors import RulesError
 from engine.messages import Batch, Control, Rejected, decode_messages
 from engine.pipeline import Pipeline, warm_up
+from engine.placed import Alert, Told, Untold, written
 from engine.plan import Plan, compile_plan
 from engine.resume import Resumer
 from engine.rules import Rules
@@ -35,35 +37,25 @@ class Decoded(NamedTuple):
     rules: list[str]
 
 
-class Alert(NamedTuple):
-    """An alert record in its place in the log."""
-
-    offset: int
-    index: int  # type: ignore[assignment]  # not the method of tuples
-    key: bytes
-    """The source's id."""
-    record: bytes
-
-    @property
-    def at(self) -> tuple[int, int]:
-        """Return what orders the alerts of a partition: (offset, number within the message)."""
-        return self.offset, self.index
-
-
 @dataclass(slots=True)
 class Outcome:
     """What one fetch gave."""
 
-    alerts: list[Alert] = field(default_factory=list)
+    found: list[Told | Untold] = field(default_factory=list)
     rejects: list[Rejected] = field(default_factory=list)
     n_records: int = 0
     """Readings and ticks that went into the line."""
-    kinds: list[tuple[int, int]] = field(default_factory=list)
-    """(level, kind of transition) of each alert of a reading or tick."""
+    kinds: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """How many alerts there are of each (level, kind of transition)."""
     differences: list[Difference] = field(default_factory=list)
     """What only the live rules gave, or only the candidate's."""
     new_rules: str | None = None
     """The digest of the rules that came into force, if any did."""
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """Return the alerts, their records written."""
+        return [alert for part in written(self.found) for alert in part]
 
 
 class Plans:
@@ -72,6 +64,7 @@ class Plans:
     def __init__(self, catalog: Any) -> None:
         self.catalog = catalog
         self._known: dict[str, tuple[Plan, State]] = {}
+        self._writers: dict[str, AlertRecords] = {}
         self._beside: dict[str, State] = {}
 
     def compile(self, text: str) -> str:
@@ -93,6 +86,13 @@ class Plans:
     def keep(self, digests: set[str]) -> None:
         """Forget all other rules, and the memory of their state."""
         self._known = {each: known for each, known in self._known.items() if each in digests}
+        self._writers = {each: one for each, one in self._writers.items() if each in digests}
+
+    def writer(self, digest: str) -> AlertRecords:
+        """Return what writes the alerts of all partitions, so that they may be written together."""
+        if digest not in self._writers:
+            self._writers[digest] = AlertRecords(self._known[digest][0])
+        return self._writers[digest]
 
     def warm_up(self, digest: str) -> None:
         """Compile the kernels, or load them from their cache."""
@@ -179,11 +179,13 @@ class PartitionLine:
                 self._switch(step.index, step.record, out)
             else:
                 offset = offsets[step.index]
-                alerts, refusal = self.pipeline.command(step.record)
+                alerts, kinds, refusal = self.pipeline.command(step.record)
                 if self.shadow is not None:
                     self.shadow.pipeline.command(step.record)
-                for index, (key, record) in enumerate(alerts):
-                    out.alerts.append(Alert(offset, index, key, record))
+                if alerts:
+                    placed = [Alert(offset, number, *each) for number, each in enumerate(alerts)]
+                    out.found.append(Told(placed))
+                    out.kinds.update(kinds)
                 if refusal is not None:
                     out.rejects.append(Rejected(step.index, *refusal, 1, []))
         self.next_offset = offsets[-1] + 1
@@ -197,17 +199,14 @@ class PartitionLine:
         out.n_records += len(batch.readings)
         if not len(transitions):
             return
-        records = self.pipeline.records.encode(transitions)
-        out.kinds += zip(transitions["level"].tolist(), transitions["kind"].tolist(), strict=True)
-        keys = self.pipeline.records.keys(transitions)
+        out.kinds.update(
+            zip(transitions["level"].tolist(), transitions["kind"].tolist(), strict=True)
+        )
         place = transitions["position"] - begun
         message = np.searchsorted(batch.starts, place, side="right") - 1
-        first = np.searchsorted(message, message, side="left")
-        index = np.arange(len(message)) - first
-        for at, number, key, record in zip(
-            message.tolist(), index.tolist(), keys, records, strict=True
-        ):
-            out.alerts.append(Alert(offsets[batch.first + at], number, key, record))
+        number = np.arange(len(message)) - np.searchsorted(message, message, side="left")
+        offset = np.asarray(offsets)[batch.first + message]
+        out.found.append(Untold(self.plans.writer(self.rules), transitions, offset, number))
 
     def _switch(self, index: int, new: NewRules, out: Outcome) -> None:
         """Let other rules judge from here on; what they do not change keeps its state."""

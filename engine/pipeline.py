@@ -69,9 +69,10 @@ class Pipeline(Sharded):
         """Take a command as the next record of the log: its trace, then the alerts it moves."""
         refusal, trace, transitions = carry_out(self, command)
         told = [] if trace is None else [encode_trace(self.records, command, trace)]
-        keys = [key_of(command)] * len(told) + self.records.keys(transitions)
-        records = [*told, *self.records.encode(transitions)]
-        return Answer(list(zip(keys, records, strict=True)), refusal)
+        keys, records = self.records.write(transitions)
+        keys, records = [key_of(command)] * len(told) + keys, told + records
+        kinds = zip(transitions["level"].tolist(), transitions["kind"].tolist(), strict=True)
+        return Answer(list(zip(keys, records, strict=True)), list(kinds), refusal)
 
 
 def _flow(shard: Shard, readings: Readings) -> Array:

@@ -68,7 +68,6 @@ def _marks(transitions: Array) -> Array:
 def _differences(only: str, line: Pipeline, transitions: Array) -> list[Difference]:
     if not len(transitions):
         return []
-    keys = line.records.keys(transitions)
-    records = line.records.encode(transitions)
+    keys, records = line.records.write(transitions)
     positions = transitions["position"].tolist()
     return [Difference(only, *each) for each in zip(positions, keys, records, strict=True)]

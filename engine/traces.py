@@ -18,9 +18,12 @@ from kernels.layout import LEVEL_NAMES
 
 
 class Answer(NamedTuple):
-    """What became of a command: (key, alert record) in order; why it was refused, if it was."""
+    """What became of a command: alerts as (key, record), in order; the (level, kind) of those that
+    change a level; why it was refused, if it was.
+    """
 
     alerts: list[tuple[bytes, bytes]]
+    kinds: list[tuple[int, int]]
     refusal: Refusal | None
 
 

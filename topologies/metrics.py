@@ -181,6 +181,11 @@ class Metrics(Collector):
         """Count the alert records so far."""
         return sum(self._alerts.values())
 
+    @property
+    def n_in_redis(self) -> int:
+        """Count the alert records that were new to Redis."""
+        return self._count["redis_alerts"]
+
     def redis_flush(self, seconds: float, n_alerts: int) -> None:
         """Note a flush that Redis answered."""
         self.redis_up = True

@@ -135,8 +135,7 @@ class Owner:
         if decoded.rules and not await self._compiled(decoded.rules, partition, owned, expected):
             return
         outcome = owned.line.take(fetch.offsets, decoded)
-        if outcome.alerts:
-            self.publisher.put(partition, outcome.alerts)
+        self.publisher.put(partition, outcome.found)
         self.watcher.taken(partition, fetch, outcome, time.perf_counter() - begun)
         if outcome.new_rules is not None:
             in_force = {each.line.rules for each in self.owned.values()}
@@ -144,8 +143,7 @@ class Owner:
         # only now wait: the state and what came of it belong together
         if outcome.rejects:
             await self._on_rejects(partition, fetch, outcome)
-        if outcome.alerts:
-            await self.publisher.room(partition)
+        await self.publisher.room(partition)
 
     async def _compiled(
         self, texts: Sequence[str], partition: int, owned: Owned, expected: int

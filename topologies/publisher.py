@@ -18,11 +18,10 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from engine.partition import Alert
+from engine.placed import Alert, Place, Told, Untold, written
 
-At = tuple[int, int]
 Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
-NOTHING: At = (-1, -1)
+NOTHING: Place = (-1, -1)
 AT_HEADER = "at"
 MOST_PENDING = 20_000
 """Alerts of a partition that wait; beyond it the partition takes no more readings."""
@@ -30,9 +29,9 @@ _LOOK_BACK = 64
 _RETRY_S = (0.1, 5.0)
 
 
-def at_header(partition: int, at: At) -> bytes:
+def at_header(partition: int, place: Place) -> bytes:
     """Return where an alert stands, as its message says it."""
-    return b"%d/%d/%d" % (partition, *at)
+    return b"%d/%d/%d" % (partition, *place)
 
 
 def parse_at(headers: Sequence[tuple[str, bytes]]) -> tuple[int, int, int] | None:
@@ -65,14 +64,16 @@ class Publisher:
         self._new_producer, self._new_consumer = new_producer, new_consumer
         self._linger_s, self._on_trouble = linger_s, on_trouble
         self.producer: AIOKafkaProducer | None = None
+        self._unwritten: list[tuple[int, Told | Untold]] = []
         self._pending: dict[int, list[Alert]] = defaultdict(list)
-        self._last: dict[int, At] = {}  # the last that was put in
+        self._last: dict[int, Place] = {}  # the last that was put in
         self._rejects: list[tuple[str, bytes]] = []
         self._n_rejects = [0, 0]  # put in, durable
         self._changed = asyncio.Condition()
         self._woken = asyncio.Event()
         self._busy: set[int] = set()
         self._task: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
 
     async def start(self) -> None:
         """Connect, and begin to publish."""
@@ -93,27 +94,22 @@ class Publisher:
         """Learn from the topic what was published for partitions."""
         async with self._changed:
             await self._changed.wait_for(lambda: not self._busy.intersection(partitions))
+        self._unwritten = [each for each in self._unwritten if each[0] not in partitions]
         for partition in partitions:
             self._pending.pop(partition, None)
         found = await self._tails(partitions)
         for partition in partitions:
             self._last[partition] = found.get(partition, NOTHING)
 
-    def release(self, partitions: Sequence[int]) -> None:
-        """Forget partitions of others."""
-        for partition in partitions:
-            self._pending.pop(partition, None)
-            self._last.pop(partition, None)
-
-    def put(self, partition: int, alerts: Sequence[Alert]) -> int:
-        """Take alerts to publish; return how many had not been published before."""
-        last = self._last[partition]
-        new = [alert for alert in alerts if alert.at > last] if alerts[0].at <= last else alerts
-        if new:
-            self._last[partition] = new[-1].at
-            self._pending[partition].extend(new)
-            self._woken.set()
-        return len(new)
+    def put(self, partition: int, parts: Sequence[Told | Untold]) -> None:
+        """Take alerts to publish; those that were published before are passed over."""
+        for part in parts:
+            last = self._last[partition]
+            new = part.after(last) if part.first <= last else part
+            if len(new):
+                self._last[partition] = new.last
+                self._unwritten.append((partition, new))
+                self._woken.set()
 
     def reject(self, records: Sequence[bytes]) -> None:
         """Take records of what was rejected; they may come twice after a crash."""
@@ -125,17 +121,14 @@ class Publisher:
         self._n_rejects[0] += len(records)
         self._woken.set()
 
-    @property
-    def n_pending(self) -> int:
-        """Count the alerts that wait."""
-        return sum(map(len, self._pending.values()))
-
     async def room(self, partition: int) -> None:
-        """Wait until a partition may give more alerts and rejects."""
+        """Wait until a partition may give more alerts and rejects; raises what ended publishing."""
 
         def full() -> bool:
-            waiting = max(len(self._pending.get(partition, ())), len(self._rejects))
-            return waiting > MOST_PENDING
+            self._check()
+            unwritten = sum(len(part) for of, part in self._unwritten if of == partition)
+            pending = len(self._pending.get(partition, ()))
+            return max(unwritten + pending, len(self._rejects)) > MOST_PENDING
 
         if full():
             async with self._changed:
@@ -143,25 +136,51 @@ class Publisher:
 
     async def flush(self, partitions: Sequence[int]) -> None:
         """Wait until everything put in for partitions so far is durable in the topic."""
+        self._write()
         targets = {p: self._last[p] for p in partitions if self._pending.get(p)}
         n_rejects = self._n_rejects[0]
 
         def done() -> bool:
+            self._check()
             return self._n_rejects[1] >= n_rejects and all(
-                not (pending := self._pending.get(p)) or pending[0].at > target
+                not (pending := self._pending.get(p)) or pending[0].place > target
                 for p, target in targets.items()
             )
 
         async with self._changed:
             await self._changed.wait_for(done)
 
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _write(self) -> None:
+        """Write the records of what waits, all in one go."""
+        unwritten, self._unwritten = self._unwritten, []
+        try:
+            parts = written([part for _, part in unwritten])
+        except Exception as error:
+            self._failure = error  # they are lost to this worker: it must end
+            raise
+        for (partition, _), alerts in zip(unwritten, parts, strict=True):
+            self._pending[partition] += alerts
+
     async def _run(self) -> None:
+        try:
+            await self._publish()
+        except Exception as error:
+            self._failure = error
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _publish(self) -> None:
         pause_s = _RETRY_S[0]
         while True:
             await self._woken.wait()
             if self._linger_s:
                 await asyncio.sleep(self._linger_s)
             self._woken.clear()
+            self._write()
             sent = {p: list(alerts) for p, alerts in self._pending.items() if alerts}
             rejects = list(self._rejects)
             if not sent and not rejects:
@@ -192,7 +211,7 @@ class Publisher:
         waiting = []
         for partition, alerts in sent.items():
             messages = (
-                (alert.key, alert.record, [(AT_HEADER, at_header(partition, alert.at))])
+                (alert.key, alert.record, [(AT_HEADER, at_header(partition, alert.place))])
                 for alert in alerts
             )
             waiting += await self._submit(self.topic, partition, messages)
@@ -240,9 +259,9 @@ class Publisher:
             tail = tails.get(partition, NOTHING)
             pending = self._pending.get(partition)
             if pending:
-                pending[:] = [alert for alert in pending if alert.at > tail]
+                pending[:] = [alert for alert in pending if alert.place > tail]
 
-    async def _tails(self, partitions: Sequence[int]) -> dict[int, At]:
+    async def _tails(self, partitions: Sequence[int]) -> dict[int, Place]:
         """Return where the last alert of each partition in the topic stands."""
         if not partitions:
             return {}
@@ -253,7 +272,7 @@ class Publisher:
             consumer.assign(tps)
             first = await consumer.beginning_offsets(tps)
             end = await consumer.end_offsets(tps)
-            found: dict[int, At] = {}
+            found: dict[int, Place] = {}
             for tp in tps:
                 at = await _tail(consumer, tp, first[tp], end[tp])
                 if at is not None:
@@ -263,13 +282,13 @@ class Publisher:
             await consumer.stop()
 
 
-async def _tail(consumer: AIOKafkaConsumer, tp: Any, first: int, end: int) -> At | None:
+async def _tail(consumer: AIOKafkaConsumer, tp: Any, first: int, end: int) -> Place | None:
     """Return the place of the last alert of a partition, looking further back until one says it."""
     look_back = _LOOK_BACK
     while end > first:
         start = max(first, end - look_back)
         consumer.seek(tp, start)
-        last: At | None = None
+        last: Place | None = None
         while await consumer.position(tp) < end:
             records = (await consumer.getmany(tp, timeout_ms=1000)).get(tp, [])
             for record in records:

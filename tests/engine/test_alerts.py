@@ -212,9 +212,9 @@ def test_keys_are_the_ids_of_the_sources() -> None:
     plan = PLANS[0]
     transitions = random_transitions(Random(7), plan, 50)
     records = AlertRecords(plan)
-    keys = records.keys(transitions)
+    keys = records.write(transitions)[0]
     assert keys == [orjson.loads(r)["source"].encode() for r in records.encode(transitions)]
-    assert records.keys(transitions[:0]) == []
+    assert records.write(transitions[:0]) == ([], [])
     assert records.encode(transitions[:0]) == []
 
 

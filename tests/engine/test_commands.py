@@ -119,7 +119,7 @@ def alarmed(line: Pipeline) -> list[dict[str, Any]]:
 
 
 def answered(line: Pipeline, command: Command) -> list[tuple[bytes, dict[str, Any]]]:
-    alerts, refusal = line.command(command)
+    alerts, _, refusal = line.command(command)
     assert refusal is None
     return [(key, orjson.loads(record)) for key, record in alerts]
 
@@ -181,7 +181,7 @@ def test_trace_of_a_category_names_no_source(small):
 
 def test_refused_command_takes_its_place_in_the_log_and_leaves_no_record(small):
     line = line_of(small)
-    alerts, refusal = line.command(parse(saying("unshelve")))
+    alerts, _, refusal = line.command(parse(saying("unshelve")))
     assert alerts == []
     assert refusal is not None and refusal.reason == "not_shelved"
     assert line.position == 1

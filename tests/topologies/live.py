@@ -162,7 +162,7 @@ class Live:
             dumps.find([folder]), plans, digest, n=n, total=self.total
         ):
             if outcome.alerts:
-                alerts = [(b"%d/%d/%d" % (partition, *a.at), a.record) for a in outcome.alerts]
+                alerts = [(b"%d/%d/%d" % (partition, *a.place), a.record) for a in outcome.alerts]
                 found.setdefault(partition, []).extend(alerts)
         return found
 
