@@ -19,7 +19,7 @@ from engine.rules_check import load
 from engine.snapshots import SnapshotStore
 
 SENSORS_PER_SOURCE = 4
-INCIDENTS = 0.00032
+INCIDENTS = 0.00023
 """Share of readings with which an incident begins; each makes about eight alerts."""
 
 

@@ -196,7 +196,7 @@ class Settings(Section):
     )
     fetch_max_bytes: int = _in(
         "Kafka",
-        1 << 20,
+        2 << 20,
         "Most bytes of one fetch of a partition, which bounds what is taken at a time.",
         ge=1 << 16,
         le=1 << 30,
