@@ -37,7 +37,7 @@ log = logger()
 
 Take = Callable[[Fetch], Awaitable[None]]
 COMMIT_EVERY_S = 1.0
-MOST_WAITING = 64
+MOST_WAITING = 32
 """Fetches of alerts that wait for Redis; beyond it no more are fetched."""
 MOST_ROUTED = 2_000
 """Alerts that are carried to Redis together, unless one fetch has more."""
