@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnsupportedVersionError
+from aiokafka.errors import (
+    KafkaError,
+    TopicAlreadyExistsError,
+    UnknownError,
+    UnsupportedVersionError,
+)
 
 from engine.errors import TocsinError
 from topologies.kafka_client import kafka_arguments
@@ -53,12 +60,33 @@ async def is_idempotent(settings: Settings) -> bool:
     """Return whether the broker tells a retry from a new message."""
     producer = new_producer(settings)
     try:
-        await producer.start()
+        with _refusal_unsaid():
+            await producer.start()
         return True
     except (KafkaError, UnsupportedVersionError):
         return False
     finally:
         await producer.stop()
+
+
+@contextmanager
+def _refusal_unsaid() -> Iterator[None]:
+    """Keep an error out of the log that is an answer: what the embedded broker says when asked.
+
+    Any other error of the question is logged as ever, and so are other producers' meanwhile.
+    """
+    asking = asyncio.current_task()
+    sender = logging.getLogger("aiokafka.producer.sender")
+
+    def is_news(record: logging.LogRecord) -> bool:
+        answered = "InitProducerIdRequest" in str(record.msg) and record.args == (UnknownError,)
+        return not (answered and asyncio.current_task() is asking)
+
+    sender.addFilter(is_news)
+    try:
+        yield
+    finally:
+        sender.removeFilter(is_news)
 
 
 async def ensure_topics(
