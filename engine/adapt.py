@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine.adapters import TIME_COLUMNS, Adapter
 from engine.arrow_checks import check_batch
 from engine.arrow_frames import ARROW_MARK, frames_of
-from engine.arrow_views import mask
+from engine.arrow_views import column_of, mask, texts
 from engine.decode_json import Broken, json_values, shown
 from engine.errors import AdapterError, ReadingsError
 from engine.messages import Rejected
@@ -228,7 +228,7 @@ class _Messages:
         if not cells:
             return
         columns = zip(*cells, strict=True)
-        arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+        arrays = [_column(column, kind) for column, kind in zip(columns, kinds, strict=True)]
         batch = pa.record_batch(arrays, names=list(wants))
         self._read(self.feed.shape(batch.schema), batch, rows[keep])
 
@@ -299,6 +299,16 @@ _KINDS = {
     "value": lambda _: pa.float64(),
     "quality": lambda form: pa.string() if form.quality is str else pa.int64(),
 }
+
+
+def _column(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return cells, None where there is nothing, as a column."""
+    if pa.types.is_string(kind):
+        return texts(cells)
+    missing = np.array([cell is None for cell in cells])
+    dtype = np.int64 if pa.types.is_integer(kind) else np.float64
+    content = np.array([0 if cell is None else cell for cell in cells], dtype)
+    return column_of(content, kind, missing)
 
 
 def _cell(value: Any, role: str) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from engine.arrow_views import column_of
 from engine.plan import Plan
 from engine.routing import Routing
 from engine.sentences import OF_ZERO, OTHER_SIDE, Phrase, amount, phrases
@@ -101,7 +102,9 @@ class Sources:
 
     def _learn(self, new: Array) -> None:
         catalog = self._catalog
-        texts = [column.to_pylist() for column in self._texts.take(pa.array(new)).columns]
+        texts = [
+            column.to_pylist() for column in self._texts.take(column_of(new, pa.int64())).columns
+        ]
         codes = (
             getattr(catalog, key)[new].tolist()
             for key in ("category", "district", "department", "static_class")
@@ -178,7 +181,7 @@ class Sensors:
         codes = catalog.quantity[new]
         for sensor, name, code, alone, row, silent in zip(
             new.tolist(),
-            escaped(catalog.sensor_id.take(pa.array(new)).to_pylist()),
+            escaped(catalog.sensor_id.take(column_of(new, pa.int64())).to_pylist()),
             codes.tolist(),
             self._alone(new, codes).tolist(),
             plan.row[new].tolist(),

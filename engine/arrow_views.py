@@ -1,6 +1,8 @@
 """Between Arrow and NumPy without pyarrow's own conversions: those import pandas if they can.
 
-That would cost every short run half a second. Here are views of buffers instead.
+That would cost every short run half a second, and hold a worker up in its first alert. It is done
+by `pa.array`, `pa.scalar`, `pa.repeat`, `to_numpy` and `fill_null`, and where Python or NumPy
+values are taken for Arrow's. Here are views of buffers instead.
 """
 
 from __future__ import annotations
@@ -52,19 +54,31 @@ def _unpacked(content: pa.Buffer, offset: int, n: int) -> NDArray[np.bool_]:
 
 def mask(keep: NDArray[np.bool_]) -> pa.BooleanArray:
     """Return a boolean column of the same truth."""
-    packed = np.packbits(keep, bitorder="little")
-    return pa.BooleanArray.from_buffers(pa.bool_(), len(keep), [None, pa.py_buffer(packed)])
+    return pa.BooleanArray.from_buffers(pa.bool_(), len(keep), [None, _packed(keep)])
 
 
-def column_of(content: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """Return numbers as a column of a type of the same width."""
-    return pa.Array.from_buffers(kind, len(content), [None, pa.py_buffer(content)])
+def _packed(keep: NDArray[np.bool_]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(keep, bitorder="little"))
 
 
-def texts(names: Sequence[str]) -> pa.StringArray:
+def column_of(
+    content: NDArray[Any], kind: pa.DataType, missing: NDArray[np.bool_] | None = None
+) -> pa.Array:
+    """Return numbers as a column of a type of the same width, null where they are missing."""
+    valid = None if missing is None else _packed(~missing)
+    return pa.Array.from_buffers(kind, len(content), [valid, pa.py_buffer(content)])
+
+
+def texts(names: Sequence[str | None]) -> pa.StringArray:
     """Return a column of text."""
-    encoded = [name.encode() for name in names]
+    encoded = [b"" if name is None else name.encode() for name in names]
     ends = np.zeros(len(encoded) + 1, np.int32)
     np.cumsum([len(each) for each in encoded], out=ends[1:])
     content = pa.py_buffer(b"".join(encoded))
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), content)
+    valid = _packed(np.array([name is not None for name in names])) if None in names else None
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), content, valid)
+
+
+def repeated(name: str, n: int) -> pa.StringArray:
+    """Return a column of the same text in each row."""
+    return texts([name]).take(column_of(np.zeros(n, np.int64), pa.int64()))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from engine.arrow_views import column_of
 from engine.carry_rows import compare_rows
 from engine.carry_sensors import adapt
 from engine.carry_sources import judge_again
@@ -246,7 +247,7 @@ class _Origin:
             n_vanished=_count(gone, _NOWHERE),
             n_sources_moved=_count(lost, _ELSEWHERE),
             n_sources_vanished=_count(lost, _NOWHERE),
-            left_open=tuple(old.source_id.take(pa.array(up)).to_pylist()),
+            left_open=tuple(old.source_id.take(column_of(up, pa.int64())).to_pylist()),
         )
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
+from engine.arrow_views import texts
 from engine.commands import (
     Acknowledge,
     Command,
@@ -115,7 +115,7 @@ def _of_scope(catalog: Catalog, scope: str) -> Array:
 def _index(catalog: Catalog, scope: str, name: str) -> int:
     """Return the index of what a command names, −1 if the catalog does not have it."""
     if scope == "source":
-        return int(catalog.source_resolver().resolve(pa.array([name]))[0])
+        return int(catalog.source_resolver().resolve(texts([name]))[0])
     names = catalog.districts if scope == "district" else catalog.categories
     return names.index(name) if name in names else _NOTHING
 

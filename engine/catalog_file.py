@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.arrow_views import view
+from engine.arrow_views import column_of, view
 from engine.errors import CatalogError, OutputError
 
 FORMAT_VERSION = 2
@@ -130,8 +130,15 @@ def write_columns(path: Path, columns: Columns, meta: Mapping[str, Any]) -> None
 
 
 def _as_list(column: Any, dtype: str) -> Any:
-    values = column if dtype == TEXT else pa.array(column, type=_arrow_type(dtype))
-    return pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values)
+    if dtype != TEXT:
+        column = column_of(np.ascontiguousarray(column, dtype), _arrow_type(dtype))
+    return _one_list(column)
+
+
+def _one_list(values: Any) -> Any:
+    """Return a column of one row, which is the list of all values."""
+    ends = column_of(np.array([0, len(values)], np.int64), pa.int64())
+    return pa.LargeListArray.from_arrays(ends, values)
 
 
 def _arrow_type(dtype: str) -> Any:
@@ -151,11 +158,8 @@ def _placed_schema(lists: list[Any], meta: Mapping[str, Any]) -> Any:
     the lengths of the columns, so one element each shows where it will lie.
     """
     schema = _schema(meta, 0)
-    stub = [
-        pa.LargeListArray.from_arrays(pa.array([0, 1], pa.int64()), pa.nulls(1, a.type.value_type))
-        for a in lists[1:]
-    ]
-    first = pa.LargeListArray.from_arrays(pa.array([0, 1], pa.int64()), pa.array([0], pa.uint64()))
+    stub = [_one_list(pa.nulls(1, a.type.value_type)) for a in lists[1:]]
+    first = _one_list(column_of(np.zeros(1, np.uint64), pa.uint64()))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays([first, *stub], schema=schema))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine import zones
 from engine.adapters import UNITS_MS, TimeKeys
-from engine.arrow_views import bits, nulls, texts, view
+from engine.arrow_views import bits, column_of, nulls, texts, view
 
 _FAR_MS = 1 << 62
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -96,7 +96,7 @@ def qualities(array: pa.Array, good: tuple[int | str, ...] = (0,)) -> NDArray[np
         grade = values(array)
         absent = np.isnan(grade)
         whole = np.clip(np.where(absent, 0, grade), -1, 1 << 40).astype(np.int64)
-        return qualities(pa.array(whole, mask=absent), good)
+        return qualities(column_of(whole, pa.int64(), absent), good)
     elif is_text(kind):
         import pyarrow.compute as pc
 
@@ -177,7 +177,7 @@ class Clock:
 
     def _spelt(self, array: pa.Array, missing: NDArray[np.bool_] | None) -> Times:
         if self.start_ms is not None or self.format in UNITS_MS:
-            column = pa.array(_spelt_numbers(array))
+            column = column_of(_spelt_numbers(array), pa.float64())
             return self._counted(column, missing)
         if "%" in self.format:
             return Times(self._patterned(array), missing)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from engine.arrow_views import nulls, view
 from engine.catalog_file import text_buffers
 from engine.readings import read_only
 from kernels.resolve import BLOCK, MAX_PROBE, build_table, resolve_ids, table_words
@@ -69,7 +70,7 @@ class Resolver:
         offset, octets = text_buffers(ids)
         index = self.resolve_spans(octets, offset[:-1], offset[1:])
         if ids.null_count:
-            index[ids.is_null().to_numpy(zero_copy_only=False)] = -1
+            index[nulls(ids)] = -1
         return index
 
     def resolve_spans(self, octets: Any, begins: Any, ends: Any) -> np.ndarray:
@@ -98,12 +99,11 @@ class Resolver:
         # one more entry, for an index outside the dictionary
         known = np.append(self.resolve(ids.dictionary), np.int32(-1))
         codes = ids.indices
-        at = codes.fill_null(0).to_numpy(zero_copy_only=False)
+        at = view(codes)
         outside = (at < 0) | (at >= len(ids.dictionary))
-        index = known[np.where(outside, len(known) - 1, at)]
         if codes.null_count:
-            index[codes.is_null().to_numpy(zero_copy_only=False)] = -1
-        return index
+            outside |= nulls(codes)
+        return known[np.where(outside, len(known) - 1, at)]
 
 
 def _is_text(kind: Any) -> bool:

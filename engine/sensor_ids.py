@@ -144,8 +144,8 @@ class Template:
             return names
         import pyarrow.compute as pc
 
-        parts = [names if part is None else pa.scalar(part, names.type) for part in self.parts]
-        return pc.binary_join_element_wise(*parts, pa.scalar("", names.type))
+        parts = [names if part is None else texts([part])[0] for part in self.parts]
+        return pc.binary_join_element_wise(*parts, texts([""])[0])
 
 
 def stem(path: Path) -> str:

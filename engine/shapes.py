@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.adapters import TIME_COLUMNS, Adapter
-from engine.arrow_views import column_of, mask, texts
+from engine.arrow_views import column_of, mask, repeated, texts
 from engine.columns import Clock, Times, UnreadableRow, qualities, values
 from engine.errors import Fault, ReadingsError
 from engine.readings import Readings
@@ -144,8 +144,9 @@ class Shape:
         if name in self.keys:
             key = self.keys[name]
             if not decoded:
-                return pa.DictionaryArray.from_arrays(np.zeros(len(batch), np.int32), texts([key]))
-            return pa.repeat(key, len(batch))
+                codes = column_of(np.zeros(len(batch), np.int32), pa.int32())
+                return pa.DictionaryArray.from_arrays(codes, texts([key]))
+            return repeated(key, len(batch))
         column = batch.column(batch.schema.get_field_index(name))
         if decoded and pa.types.is_dictionary(column.type):
             return column.dictionary_decode()
@@ -191,7 +192,7 @@ class Shape:
         name = self.template.id_of("")
         index = int(self.ids.all([name])[0])
         if index == UNKNOWN and n:
-            self.tally.note_unknown(pa.repeat(name, n))
+            self.tally.note_unknown(repeated(name, n))
         return np.full(n, index, np.int32)
 
     def _wide_readings(self, batch: pa.RecordBatch, event_ms: NDArray[np.int64]) -> Readings:
@@ -214,7 +215,7 @@ class Shape:
             if self.adapter.sensor.missing == "skip":
                 seen -= int(np.isnan(column).sum())
             if seen:
-                self.tally.note_unknown(pa.repeat(self._ids[place], seen))
+                self.tally.note_unknown(repeated(self._ids[place], seen))
         return Readings(index, event_ms, value, good_qualities(len(index)))
 
     def bound_ms(self, lowest: int, highest: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from engine.arrow_views import column_of
 from engine.readings import Readings
 from engine.split import by_partition, message
 
@@ -35,7 +36,7 @@ def messages(
 
 def json_rows(readings: Readings, catalog: Any) -> list[bytes]:
     """Return one JSON object a reading."""
-    ids = catalog.sensor_id.take(pa.array(readings.sensor)).to_pylist()
+    ids = catalog.sensor_id.take(column_of(readings.sensor, pa.int32())).to_pylist()
     rows = zip(
         ids,
         readings.event_ms.tolist(),
