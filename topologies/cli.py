@@ -163,7 +163,10 @@ def feed(
         typer.Option("--adapter", metavar="FILE", help="How the readings are laid out (TOML)."),
     ] = None,
     city: Annotated[
-        bool, typer.Option("--city", help="Generate the readings of the catalog's city.")
+        bool,
+        typer.Option(
+            "--city", help="The generated day of replay_data/day, whose catalog it must be."
+        ),
     ] = False,
     speed: Annotated[
         float | None,
@@ -196,7 +199,7 @@ def feed(
         typer.Option("--topic", metavar="TOPIC", help="By default the readings' own."),
     ] = None,
 ) -> int:
-    """Publish a history, or a generated city, to Kafka at a given speed."""
+    """Publish a history, or the generated day of a city, to Kafka at a given speed."""
     if speed is not None and rate is not None:
         raise typer.BadParameter("give --speed or --rate, not both")
     if bool(readings) == city:

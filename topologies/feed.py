@@ -6,6 +6,7 @@ For demos, load tests and shadow runs. Every message goes to its partition of th
 from __future__ import annotations
 
 import asyncio
+import csv
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from engine import adapters, wire
+from engine.arrow_views import texts
 from engine.catalog import Catalog
+from engine.errors import CatalogError
 from engine.history import BelievedTime, History
 from engine.readings import Readings, tick_message
 from topologies import kafka
@@ -198,16 +201,31 @@ class _Sender:
             await asyncio.gather(*waiting)
 
 
+def _generated_day(catalog: Path) -> Path:
+    """Return the readings of the generated day, if a catalog has all of its city's sensors."""
+    day = Path(str(files("replay_data") / "day"))
+    with (day / "sensors.csv").open(encoding="utf-8", newline="") as file:
+        ids = [row["sensor_id"] for row in csv.DictReader(file)]
+    n_missing = int((Catalog.open(catalog).resolver().resolve(texts(ids)) < 0).sum())
+    if n_missing:
+        raise CatalogError(
+            f"{catalog}: not the city of the generated day, {n_missing} of whose {len(ids)} "
+            f"sensors it lacks; build that (tocsin catalog build {day} -o FILE), or give readings "
+            "of this one instead of --city"
+        )
+    return day / "readings.parquet"
+
+
 def run(
     settings: Settings, *, readings: Sequence[Path], city: bool, layout: str, **given: Any
 ) -> int:
     """Publish, showing how far it has come; return the exit code."""
     console = Console(stderr=True, highlight=False)
+    assert settings.catalog is not None
     if city:
-        readings = [Path(str(files("replay_data") / "day" / "readings.parquet"))]
+        readings = [_generated_day(settings.catalog)]
     if given["speed"] is None and given["rate"] is None:
         given["speed"] = 1.0
-    assert settings.catalog is not None
     feed = Feed(readings=readings, catalog=settings.catalog, form=layout, **given)
     with console.status("connecting…") as status:
 
