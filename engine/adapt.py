@@ -317,7 +317,7 @@ def _cell(value: Any, role: str) -> Any:
         return None
     kind = type(value)
     if kind is int:
-        value = max(-_FAR, min(_FAR, value)) if role in ("time", "quality") else value
+        value = max(-_FAR, min(_FAR, value)) if role == "time" else value
     elif kind is not float and (kind is not str or role == "value") and kind is not bool:
         problem = "a number" if role == "value" else "text or a number"
         raise _Wrong(f"bad_{_CALLED.get(role, role)}", f"must be {problem}, got {shown(value)}")
@@ -328,7 +328,7 @@ def _cell(value: Any, role: str) -> Any:
     if role == "id":
         return value if kind is str else str(round(value))
     if role == "quality" and kind is not str:
-        return round(value)
+        return max(-_FAR, min(_FAR, round(value)))  # a column holds no more
     return value
 
 

@@ -101,6 +101,18 @@ def test_rows_that_are_wrong_are_rejected_with_their_place_and_the_others_kept()
         assert "/feed" not in rejected[0].detail and "row" not in rejected[0].detail
 
 
+@pytest.mark.parametrize("state", [b"1e300", b"-1e300", b"1" + b"0" * 30, b"18446744073709551615"])
+def test_a_quality_that_no_column_holds_is_bad_and_ends_nothing(state):
+    adapter = parse(
+        'version = 1\nshape = "long"\nsensor = {column = "device", template = "s{sensor}"}\n'
+        'time = {column = "ts"}\nvalue = {column = "v"}\nquality = {column = "state"}'
+    )
+    row = b'{"device":1,"ts":1000,"v":1,"state":%b}' % state
+    readings, rejected = Feed(adapter, CITY).adapt([row])
+    assert not rejected
+    assert rows_of(readings) == [(1, 1000, 1.0, 1)]
+
+
 def test_a_foreign_topic_can_send_neither_ticks_nor_acknowledges():
     batch = pa.record_batch(
         {
