@@ -3,7 +3,8 @@
     URI/partition-0003/00000000000012345678.snapshot   covers the log before offset 12345678
     URI/catalog-<digest>.catalog                       what the indices in its snapshots mean
 
-An old snapshot goes only once a newer one was read back and found whole.
+An old snapshot goes only once a newer one was read back and found whole; the copy of a catalog goes
+once no snapshot speaks of it any more.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ KEEP = 2
 SUFFIX = ".snapshot"
 FOLDER = re.compile(r"partition-(\d{4,})")
 _NAME = re.compile(r"(\d{20})\.snapshot")
+_COPY = re.compile(r"catalog-(\w+)\.catalog(\.aside)?")
+_ASIDE = ".aside"
 
 
 class Candidate(NamedTuple):
@@ -83,7 +86,7 @@ class SnapshotStore:
             raise SnapshotError(f"{uri}: at least 1 snapshot of a partition must stay, got {keep}")
         self.keep = keep
         self.root = place(uri if "?" in uri else uri.rstrip("/"))
-        self._kept_catalogs: set[str] = set()
+        self._speaks: dict[Any, str] = {}
         self._no_good: set[str] = set()
 
     @property
@@ -112,7 +115,9 @@ class SnapshotStore:
             _delete(where)
             raise
         self._no_good.discard(where.path)
-        self._prune(partition, offset)
+        self.keep_catalog(frozen.plan.catalog)  # it may just have been pruned, see there
+        if self._prune(partition, offset):
+            self._prune_catalogs()
         entry = where.filesystem.get_file_info(where.path)
         return Candidate(partition, offset, where, entry.size or 0, entry.mtime)
 
@@ -174,7 +179,7 @@ class SnapshotStore:
     def keep_catalog(self, catalog: Any) -> None:
         """Keep a copy of a catalog, so that snapshots that speak of it can be read without it."""
         digest = catalog.digest
-        if digest in self._kept_catalogs or not isinstance(catalog, Catalog):
+        if not isinstance(catalog, Catalog):
             return
         where = self._catalog(digest)
         try:
@@ -186,7 +191,6 @@ class SnapshotStore:
                     _upload(local, where)
         except (OSError, OutputError, pa.ArrowException) as error:
             raise SnapshotError(f"{where.shown}: the catalog can't be kept: {error}") from error
-        self._kept_catalogs.add(digest)
 
     def open_catalog(self, digest: str) -> Catalog:
         """Open the copy of a catalog. Raises SnapshotError if there is none, or not whole."""
@@ -207,13 +211,70 @@ class SnapshotStore:
             raise SnapshotError(problem) from error
         return catalog
 
-    def _prune(self, partition: int, newest: int) -> None:
-        """Delete what is no good, and of what is older than the newest all but the ones to keep."""
+    def _prune(self, partition: int, newest: int) -> bool:
+        """Delete what is no good, and of what is older than the newest all but the ones to keep.
+
+        Return whether there was anything to delete.
+        """
         listed = self.latest(partition)
         no_good = [c for c in listed if c.place.path in self._no_good]
         older = [c for c in listed if c.offset < newest and c not in no_good]
-        for candidate in (*no_good, *older[self.keep - 1 :]):
+        leaving = [*no_good, *older[self.keep - 1 :]]
+        for candidate in leaving:
             _delete(candidate.place)
+        return bool(leaving)
+
+    def _prune_catalogs(self) -> None:
+        """Delete the copies of catalogs that no snapshot speaks of; what fails is left for later.
+
+        Safe while another worker writes its first snapshot of a catalog: a copy is put aside before
+        the snapshots are looked through for the last time, and who writes a snapshot looks for the
+        copy after that can be seen. So either the snapshot is found here, and the copy put back, or
+        it came after the copy was gone, and then its writer misses the copy and writes it again.
+        """
+        with suppress(SnapshotError, OSError, pa.ArrowException):
+            copies, aside = self._copies()
+            if len(copies) < 2 and not aside:
+                return  # that of the snapshot just written
+            unused = copies - self._catalogs_in_use()
+            for digest in unused:
+                where = self._catalog(digest)
+                where.filesystem.move(where.path, where.path + _ASIDE)
+            aside |= unused
+            try:
+                used = self._catalogs_in_use() if aside else set()
+            except SnapshotError:
+                used = aside  # that can't be told now
+            for digest in aside:
+                where = self._catalog(digest)
+                there = where.filesystem.get_file_info(where.path).is_file
+                if digest in used and not there:
+                    where.filesystem.move(where.path + _ASIDE, where.path)
+                else:
+                    _delete(where._replace(path=where.path + _ASIDE))
+
+    def _copies(self) -> tuple[set[str], set[str]]:
+        """Return the catalogs that have a copy, and those whose copy was put aside."""
+        found = [_COPY.fullmatch(entry.base_name) for entry in self._entries(self.root)]
+        copies = {match[1] for match in found if match and not match[2]}
+        return copies, {match[1] for match in found if match and match[2]}
+
+    def _catalogs_in_use(self) -> set[str]:
+        """Return the catalogs that snapshots speak of; SnapshotError if one does not tell."""
+        found = {}
+        for candidate in (each for number in self.partitions() for each in self.latest(number)):
+            key = candidate.uri, candidate.n_bytes, candidate.written
+            digest = self._speaks.get(key)
+            if digest is None:
+                try:
+                    digest = snapshot.read_meta(candidate.place)["catalog"]
+                except SnapshotError as error:
+                    if isinstance(error.__cause__, FileNotFoundError):
+                        continue  # its owner pruned it meanwhile
+                    raise
+            found[key] = digest
+        self._speaks = found
+        return set(found.values())
 
     def _sweep(self, folder: Place) -> None:
         """Delete what a writer that was killed left behind."""
