@@ -137,13 +137,20 @@ def create_app(settings: Settings) -> App:
         assigned = [tp.partition for tp in app.consumer.assignment() if tp.topic == readings]
         await worker.adopt(assigned, app.consumer_generation_id)
 
+    async def release() -> None:
+        # After a crash the state may be half changed, and the consumer's thread, which commits, is
+        # gone: to ask it raises, and a shutdown that raises never ends. The next owner starts from
+        # the snapshot before.
+        if not app.crashed:
+            await worker.release(app.consumer_generation_id)
+
     @signals.on_partitions_revoked.connect
     async def on_revoked(_: Any, revoked: set[TP], **__: Any) -> None:
-        await worker.release(app.consumer_generation_id)
+        await release()
 
     @signals.on_before_shutdown.connect
     async def on_shutdown(_: Any, **__: Any) -> None:
-        await worker.release(app.consumer_generation_id)
+        await release()
 
     for topic, take in worker.agents().items():
         _agent(app, topic, take)
