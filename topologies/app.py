@@ -18,7 +18,9 @@ import faust
 from faust.app.base import BootStrategy
 from faust.types import TP
 
+from topologies import kafka
 from topologies.kafka_client import faust_arguments
+from topologies.same_log import Fingerprint, Place
 from topologies.settings import Settings, load
 from topologies.transport import CoalescingScheduler, FetchSchema, Transport
 from topologies.worker import Worker
@@ -78,6 +80,10 @@ class ReadingsLog:
             ends = dict(await self._app.consumer.highwaters(*tps))
         return {tp.partition: (first[tp], ends.get(tp)) for tp in tps}
 
+    async def fingerprints(self, places: Sequence[Place]) -> Mapping[Place, Fingerprint]:
+        """Return those of messages by (partition, offset), without those that are not there."""
+        return await kafka.fingerprints(self._app.worker.settings, self._topic, places)
+
     async def reread(self, partition: int, offset: int) -> int:
         """Seek; return the epoch from which on fetches come of it."""
         return await self._app.consumer.reread(TP(self._topic, partition), offset)
@@ -135,6 +141,9 @@ def create_app(settings: Settings) -> App:
     @signals.on_rebalance_complete.connect
     async def on_assigned(_: Any, **__: Any) -> None:
         assigned = [tp.partition for tp in app.consumer.assignment() if tp.topic == readings]
+        worker.check_fences(
+            tp.partition for tp in app.consumer.assignment() if tp.topic == settings.topic("alerts")
+        )
         await worker.adopt(assigned, app.consumer_generation_id)
 
     async def release() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,12 +20,15 @@ from aiokafka.errors import (
 
 from engine.errors import TocsinError
 from topologies.kafka_client import kafka_arguments
+from topologies.same_log import Fingerprint
 from topologies.settings import Settings
 
 MAX_BATCH_BYTES = 1 << 19
 MAX_REQUEST_BYTES = 1 << 20
 CREATED_S = 15.0
 """Within which a created topic must be seen."""
+LOOK_UP_S = 10.0
+"""Within which single messages are looked up; what is not there by then counts as not known."""
 
 
 class BrokerError(TocsinError):
@@ -158,6 +161,37 @@ async def _create(
     for name, code, *message in getattr(answer, "topic_errors", ()):
         if code not in (0, TopicAlreadyExistsError.errno):
             raise BrokerError(f"topic {name}: can't be created: {message or code}")
+
+
+async def fingerprints(
+    settings: Settings, topic: str, places: Iterable[tuple[int, int]]
+) -> dict[tuple[int, int], Fingerprint]:
+    """Return the fingerprints of messages by (partition, offset), without those not there."""
+    waiting: dict[int, list[int]] = {}
+    for partition, offset in places:
+        waiting.setdefault(partition, []).append(offset)
+    found: dict[tuple[int, int], Fingerprint] = {}
+    if not waiting:
+        return found
+    consumer = new_consumer(settings)
+    await consumer.start()
+    deadline = time.monotonic() + LOOK_UP_S
+    try:
+        while waiting and time.monotonic() < deadline:
+            # one offset of each partition at a time
+            now = {TopicPartition(topic, p): offsets.pop() for p, offsets in waiting.items()}
+            waiting = {p: offsets for p, offsets in waiting.items() if offsets}
+            consumer.assign(list(now))
+            for tp, offset in now.items():
+                consumer.seek(tp, offset)
+            while now and time.monotonic() < deadline:
+                for tp, records in (await consumer.getmany(*now, timeout_ms=500)).items():
+                    offset = now.pop(tp, -1)
+                    if records[0].offset == offset:
+                        found[tp.partition, offset] = Fingerprint.of(records[0])
+        return found
+    finally:
+        await consumer.stop()
 
 
 async def end_offsets(consumer: AIOKafkaConsumer, topic: str, n: int) -> dict[int, int]:

@@ -21,15 +21,14 @@ from engine.errors import ForeignSnapshotError, SnapshotError, TocsinError
 from engine.partition import Outcome, PartitionLine, Plans
 from engine.resume import Resumer
 from engine.snapshot import Room
-from topologies.publisher import Publisher
+from topologies import same_log
+from topologies.publisher import NOTHING, Publisher
+from topologies.same_log import Fingerprint, Mark
 from topologies.transport import Fetch
 
 
-class Log(Protocol):
+class Log(same_log.Log, Protocol):
     """What an owner asks of the consumer of the readings."""
-
-    async def bounds(self, partitions: Sequence[int]) -> Mapping[int, tuple[int, int | None]]:
-        """Return the first offset of each partition, and the one after its last if known."""
 
     async def reread(self, partition: int, offset: int) -> int:
         """Seek; return the epoch from which on fetches come of it."""
@@ -69,6 +68,8 @@ class Owned:
     """Fetches of earlier calls than this are from before a seek."""
     saved_offset: int = -1
     saved_at: float = 0.0
+    last: Any = None
+    """The last message that was taken."""
     generation: int = -1
     """The group's generation in which it was released, while it is kept for the next."""
 
@@ -83,6 +84,7 @@ class Owner:
         resumer: Resumer,
         publisher: Publisher,
         log: Log,
+        topic: str,
         watcher: Watcher,
         *,
         on_rejects: Callable[[int, Fetch, Outcome], Awaitable[None]],
@@ -90,7 +92,7 @@ class Owner:
     ) -> None:
         self.plans, self.rules = plans, rules
         self.resumer, self.publisher = resumer, publisher
-        self.log, self.watcher = log, watcher
+        self.log, self.topic, self.watcher = log, topic, watcher
         self._on_rejects, self._shadow = on_rejects, shadow
         self.owned: dict[int, Owned] = {}
         self._kept: dict[int, Owned] = {}
@@ -135,6 +137,7 @@ class Owner:
         if decoded.rules and not await self._compiled(decoded.rules, partition, owned, expected):
             return
         outcome = owned.line.take(fetch.offsets, decoded)
+        owned.last = fetch.messages[-1]
         self.publisher.put(partition, outcome.found)
         self.watcher.taken(partition, fetch, outcome, time.perf_counter() - begun)
         if outcome.new_rules is not None:
@@ -158,26 +161,35 @@ class Owner:
         """Own exactly these: from memory where nobody can have had them, else from snapshots."""
         async with self._handing_over:
             self.owned = {p: owned for p, owned in self.owned.items() if p in partitions}
-            fresh = []
+            fresh, marks = [], {}
             for partition in sorted(set(partitions) - self.owned.keys()):
                 kept = self._kept.pop(partition, None)
                 if kept is not None and kept.generation == generation - 1:
                     self.owned[partition] = kept
                     self.watcher.kept(partition)
+                    marks[partition] = [Mark("this worker has read it", kept.line.next_offset or 0)]
                 else:
                     fresh.append(partition)
             self._kept.clear()
             if fresh:
                 await self.publisher.adopt(fresh)
-                bounds = await self.log.bounds(fresh)
-                for partition in fresh:
-                    await self._restored(partition, *bounds[partition])
+                marks |= {partition: await self._marks(partition) for partition in fresh}
+            if marks:
+                bounds = await same_log.check(self.log, self.topic, marks)
+            for partition in fresh:
+                await self._restored(partition, bounds[partition][0])
 
-    async def _restored(self, partition: int, earliest: int, end: int | None) -> None:
+    async def _marks(self, partition: int) -> list[Mark]:
+        """Return how far a partition's log was read, as snapshots and the alerts topic say."""
+        marks = await asyncio.to_thread(same_log.of_snapshots, self.resumer.store, partition)
+        offset, _ = self.publisher._last.get(partition, NOTHING)
+        return [*marks, Mark(f"{self.publisher.topic} has alerts of it", offset + 1)]
+
+    async def _restored(self, partition: int, earliest: int) -> None:
         begun = time.perf_counter()
         line = PartitionLine(self.plans, self.rules, partition)
         try:
-            notes = await asyncio.to_thread(line.restore, self.resumer, end)
+            notes = await asyncio.to_thread(line.restore, self.resumer)
         except ForeignSnapshotError:
             raise
         except SnapshotError as error:
@@ -229,6 +241,7 @@ class Owner:
                 return
             begun = time.perf_counter()
             frozen = owned.line.freeze(self._room)
+            frozen.meta["extra"][same_log.KEY] = list(Fingerprint.of(owned.last))
             pause_s = time.perf_counter() - begun
             try:
                 # never a snapshot of what is not in the alerts topic yet

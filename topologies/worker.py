@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from aiokafka.errors import KafkaError
@@ -19,7 +19,7 @@ from engine.readings import LEVELS, TRANSITIONS, tick_message
 from engine.resume import Resumer
 from engine.rules_check import load
 from engine.snapshots import SnapshotStore
-from topologies import kafka, rejects
+from topologies import kafka, rejects, same_log
 from topologies.commands import ControlRecords
 from topologies.health import Health, HealthServer
 from topologies.ingest import Ingest, load_feeds
@@ -27,7 +27,9 @@ from topologies.logs import configure, logger
 from topologies.metrics import Metrics
 from topologies.owner import Log, Owner
 from topologies.publisher import Publisher, parse_at
-from topologies.router import FenceBehind, Router, connect
+from topologies.redis_client import is_permanent, is_redis_error
+from topologies.router import Backoff, FenceBehind, Router, connect
+from topologies.same_log import Mark
 from topologies.security import warnings
 from topologies.settings import Settings
 from topologies.settings_text import secrets_of, startup_line
@@ -68,6 +70,7 @@ class Worker:
         self._waiting: deque[Fetch] = deque()
         self._routable = asyncio.Event()
         self._holding = False
+        self._fences_due: set[int] = set()
         self._warned_at: dict[str, float] = {}
 
     # --- life -----------------------------------------------------------------------------------
@@ -123,6 +126,7 @@ class Worker:
             Resumer(store, adopt_catalog=settings.adopt_catalog),
             self.publisher,
             self._readings,
+            settings.topic("readings"),
             self,
             on_rejects=self._reject,
             shadow=self.shadow,
@@ -286,7 +290,9 @@ class Worker:
         """Carry to Redis what waits for it."""
         while self.router is not None:
             await self._routable.wait()
+            await self._check_fences()
             while self._waiting:
+                await self._check_fences()
                 fetches, n = [], 0
                 while self._waiting and n < MOST_ROUTED:
                     fetches.append(self._waiting.popleft())
@@ -295,6 +301,40 @@ class Worker:
                 if len(self._waiting) <= MOST_WAITING // 4:
                     self._hold_alerts(False)
             self._routable.clear()
+
+    def check_fences(self, partitions: Iterable[int]) -> None:
+        """Let the router look, before it takes alerts of these, what Redis remembers of them."""
+        self._fences_due = set(partitions)
+        self._routable.set()
+
+    async def _check_fences(self) -> None:
+        """Raise OtherLogError where Redis has applied alerts of another log; wait while it is away.
+
+        It would pass over the alerts of this log without a word.
+        """
+        tries = 0
+        while self._fences_due and self.router is not None:
+            due = set(self._fences_due)
+            try:
+                fences = await self.router.fences()
+                marks = {
+                    p: [Mark("Redis has applied its alerts", fences[p].offset + 1)]
+                    for p in due & fences.keys()
+                }
+                if marks:
+                    await same_log.check(self._readings, self.settings.topic("readings"), marks)
+            except Exception as error:
+                if not (is_redis_error(error) or isinstance(error, KafkaError)):
+                    raise
+                tries += 1
+                if is_redis_error(error):
+                    self.metrics.redis_down()
+                self._warn("fences", f"alerts wait, their fences can't be read: {error!r}")
+                backoff = Backoff(cap_s=self.settings.redis_retry_max_s)
+                await asyncio.sleep(backoff.pause_s(tries, permanent=is_permanent(error)))
+            else:
+                self.metrics.redis_up = True
+                self._fences_due -= due
 
     async def _route(self, fetches: Sequence[Fetch]) -> None:
         """Carry alerts to Redis; commit now and then, for a redelivery changes nothing there."""
