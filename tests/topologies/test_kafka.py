@@ -17,6 +17,12 @@ from topologies.settings import Settings
 LINE = "Unexpected error during InitProducerIdRequest"
 
 
+@pytest.fixture(autouse=True)
+def heard(caplog: pytest.LogCaptureFixture) -> None:
+    """Faust, once imported, silences aiokafka for the whole process; a worker undoes that."""
+    caplog.set_level(logging.INFO, logger="aiokafka")
+
+
 def settings_of(broker: EmbeddedBroker) -> Settings:
     return Settings.model_validate({"kafka_brokers": broker.bootstrap})
 
