@@ -39,6 +39,7 @@ LEAST_PAUSE_S = 1.0
 MOST_PAUSE_S = 3.0
 SMALL_FILE_BYTES = 20_000
 N_PARTITIONS = 4
+FLUSH_MS = 300
 
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it narrates every outage
 
@@ -58,7 +59,9 @@ class Chaos:
         self.redis = Redis(folder / "redis")
         self.kafka.start()
         self.redis.start()
-        self.live = Live(folder / "live", self.kafka, self.redis.url, partitions=N_PARTITIONS)
+        # alerts wait long enough that kills and freezes come between the state and its alerts
+        more = {"partitions": N_PARTITIONS, "alerts_flush_ms": FLUSH_MS}
+        self.live = Live(folder / "live", self.kafka, self.redis.url, **more)
         self.operators = Operators(self.live, seed, lambda: self._sent.event_ms)
         self.done: Counter[str] = Counter()
         self.n_repeats = 0
