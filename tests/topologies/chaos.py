@@ -129,6 +129,8 @@ class Chaos:
     def freeze_worker(self) -> None:
         """Freeze a worker until others have its partitions, and let it go on as if it had them."""
         worker = self.live.workers[self.random.choice(WORKERS)]
+        self.operators.stir()
+        time.sleep(FLUSH_MS / 2000)  # the alerts are found, but not published
         worker.process.send_signal(signal.SIGSTOP)
         time.sleep(self.live.settings.session_timeout_s + self.random.uniform(1.0, 3.0))
         worker.process.send_signal(signal.SIGCONT)

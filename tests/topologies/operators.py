@@ -70,6 +70,14 @@ class Operators:
                 _until_taken(partial(send, self.live, [(0, message)], "commands"))
                 self.sent.append(command.id)
 
+    def stir(self) -> None:
+        """Give every partition something to publish just now: the trace of a command."""
+        now_ms, name = self._now_ms(), f"{self.seed}-stir-{len(self.sent)}"
+        window = {"from_ms": now_ms, "until_ms": now_ms + 480 * MINUTE_MS, **SCOPES[1]}
+        command = commands.Suppress(event_ms=now_ms, id=name, by="Wu", **window)
+        send(self.live, [(0, commands.encode(command))], "commands")
+        self.sent.append(command.id)
+
     def _draw(self, name: str) -> commands.Command:
         """Return a command that begins something, or ends what one before began."""
         draw, now_ms = self.random, self._now_ms()
