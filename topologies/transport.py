@@ -226,9 +226,16 @@ class Consumer(driver.Consumer):
         return records
 
     async def perform_seek(self) -> None:
-        """Seek to committed offsets, and where there is a state, to its position."""
+        """Seek to committed offsets, and where there is a state, to its position.
+
+        Where nothing is committed yet, Faust would go on behind what it fetched during the
+        rebalance and threw away: seek to the beginning.
+        """
         await super().perform_seek()
-        positions = self.transport.positions(self.assignment())
+        assigned = self.assignment()
+        fresh = [tp for tp in assigned if self._read_offset[tp] is None]
+        positions = dict(await self.earliest_offsets(*fresh)) if fresh else {}
+        positions |= self.transport.positions(assigned)
         if positions:
             await self.seek_wait(positions)
 

@@ -7,9 +7,10 @@ import signal
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 from faust.types import TP
 
 from engine.catalog import Catalog
@@ -44,6 +45,7 @@ MOST_WAITING = 32
 MOST_ROUTED = 2_000
 """Alerts that are carried to Redis together, unless one fetch has more."""
 WARN_EVERY_S = 5.0
+RETRY_S = (0.1, 5.0)
 
 
 class Worker:
@@ -236,11 +238,27 @@ class Worker:
             return
         sent.add_done_callback(lambda future: future.cancelled() or future.exception())
 
+    async def _insist(self, send: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Send something by the producer of the moment until it is taken; it may come twice."""
+        pause_s = RETRY_S[0]
+        while True:
+            producer = self.publisher.producer  # none while the publisher connects anew
+            try:
+                if producer is not None:
+                    return await send(producer)
+            except (KafkaError, OSError) as error:
+                passing = isinstance(error, OSError | KafkaTimeoutError) or error.retriable
+                if not passing and producer is self.publisher.producer:
+                    raise
+                self._warn("relay", f"what was sent to us waits, the broker fails: {error!r}")
+            await asyncio.sleep(pause_s)
+            pause_s = min(RETRY_S[1], 2 * pause_s)
+
     async def _take_feed(self, fetch: Fetch) -> None:
         """Put what another department sent into the logs of its sensors, then commit it."""
-        producer = self.publisher.producer
         topic = self.settings.topic("readings")
-        rejected = await self.ingests[fetch.tp.topic].take(fetch.payloads, producer, topic)
+        ingest = self.ingests[fetch.tp.topic]
+        rejected = await self._insist(lambda producer: ingest.take(fetch.payloads, producer, topic))
         for each in rejected:
             self.metrics.rejected(each.reason, each.n)
         self.publisher.reject(_letters(fetch, rejected))
@@ -257,6 +275,7 @@ class Worker:
 
     async def _relay(self, fetch: Fetch, convert: Any) -> None:
         """Put what commands say into the logs that they are about, then commit them."""
+        topic = self.settings.topic("readings")
         for message in fetch.messages:
             found = await asyncio.to_thread(convert, message.value or b"")
             if isinstance(found, str):
@@ -266,10 +285,7 @@ class Worker:
                 log.warning("refused", topic=fetch.tp.topic, offset=message.offset, reason=found)
                 continue
             for partition, record in found:
-                assert self.publisher.producer is not None
-                await self.publisher.producer.send_and_wait(
-                    self.settings.topic("readings"), record, partition=partition
-                )
+                await self._insist(partial(_put, topic, partition, record))
         await self._commit(fetch.tp, fetch.next)
 
     # --- alerts ---------------------------------------------------------------------------------
@@ -471,6 +487,10 @@ class Worker:
         if now - self._warned_at.get(what, -WARN_EVERY_S) >= WARN_EVERY_S:
             self._warned_at[what] = now
             log.warning(text)
+
+
+async def _put(topic: str, partition: int, record: bytes, producer: Any) -> None:
+    await producer.send_and_wait(topic, record, partition=partition)
 
 
 def _letters(fetch: Fetch, rejected: Sequence[Rejected]) -> list[bytes]:

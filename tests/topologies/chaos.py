@@ -1,8 +1,10 @@
 """Chaos: workers, broker and Redis are killed and stopped at random while a feed goes on.
 
-`python -m tests.topologies.chaos --seed 7 --kills 100` prints what it does; the seed gives the same
-acts in the same order. At the end the alerts topic must hold exactly what a replay of the dumped
-log gives, none missing, none twice, and Redis exactly what an undisturbed router writes of it.
+People command and push rules meanwhile. `python -m tests.topologies.chaos --seed 7 --kills 100`
+prints what it does; the seed gives the same acts and the same commands in the same order. At the
+end the alerts topic must hold exactly what a replay of the dumped log gives, none missing, none
+twice, and Redis exactly what an undisturbed router writes of it. Only a worker that was frozen may
+repeat alerts in the topic, byte for byte; in Redis there are none of these either.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import logging
 import random
 import resource
+import signal
 import sys
 import tempfile
 import threading
@@ -21,9 +24,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tests.services.kafka import Kafka
 from tests.services.redis import Redis
 from tests.topologies.live import DAY, Live, wait_for
+from tests.topologies.operators import Operators
 from topologies import feed
 from topologies.redis_client import RedisLink, connect
 from topologies.router import Router
@@ -32,7 +38,8 @@ WORKERS = ("a", "b")
 LEAST_PAUSE_S = 1.0
 MOST_PAUSE_S = 3.0
 SMALL_FILE_BYTES = 20_000
-
+N_PARTITIONS = 4
+FLUSH_MS = 300
 
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it narrates every outage
 
@@ -52,11 +59,15 @@ class Chaos:
         self.redis = Redis(folder / "redis")
         self.kafka.start()
         self.redis.start()
-        self.live = Live(folder / "live", self.kafka, self.redis.url)
+        # alerts wait long enough that kills and freezes come between the state and its alerts
+        more = {"partitions": N_PARTITIONS, "alerts_flush_ms": FLUSH_MS}
+        self.live = Live(folder / "live", self.kafka, self.redis.url, **more)
+        self.operators = Operators(self.live, seed, lambda: self._sent.event_ms)
         self.done: Counter[str] = Counter()
-        self._fed = threading.Event()
+        self.n_repeats = 0
+        self._over = threading.Event()
         self._failed: BaseException | None = None
-        self._sent = 0
+        self._sent = feed.Sent()
 
     # --- acts
 
@@ -115,29 +126,54 @@ class Chaos:
         if process.poll() is None:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
 
+    def freeze_worker(self) -> None:
+        """Freeze a worker until others have its partitions, and let it go on as if it had them."""
+        worker = self.live.workers[self.random.choice(WORKERS)]
+        self.operators.stir()
+        time.sleep(FLUSH_MS / 2000)  # the alerts are found, but not published
+        worker.process.send_signal(signal.SIGSTOP)
+        time.sleep(self.live.settings.session_timeout_s + self.random.uniform(1.0, 3.0))
+        worker.process.send_signal(signal.SIGCONT)
+
     # --- the run
 
     def run(self, plan: dict[str, int], n_readings_per_s: float) -> None:
         """Carry out each act as often as planned, in random order, then check."""
         for name in WORKERS:
             self.live.start(name)
-        feeder = threading.Thread(target=self._feed, args=(n_readings_per_s,), daemon=True)
-        feeder.start()
-        wait_for(lambda: self._sent or self._failed, "the feed to begin")
+        feeder = self._beside(self._feed, n_readings_per_s)
+        wait_for(lambda: self._sent.readings or self._failed, "the feed to begin")
+        operators = self._beside(self.operators.work, self._over)
         acts = [name for name, n in plan.items() for _ in range(n)]
         self.random.shuffle(acts)
         for number, name in enumerate(acts, 1):
+            if self._failed is not None:
+                break
             act: Callable[[], None] = getattr(self, name)
             say(f"{number}/{len(acts)}", name.replace("_", " "))
             act()
             self.done[name] += 1
             self._restart_the_dead()
             time.sleep(self.random.uniform(LEAST_PAUSE_S, MOST_PAUSE_S))
-        self._fed.set()
-        feeder.join(60)
+        self._over.set()
+        for thread in (feeder, operators):
+            thread.join(60)
         if self._failed is not None:
             raise self._failed
         self.check()
+
+    def _beside(self, what: Callable[..., None], *given: Any) -> threading.Thread:
+        """Run something in a thread of its own; what fails there fails the run."""
+
+        def run() -> None:
+            try:
+                what(*given)
+            except BaseException as error:
+                self._failed = error
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
 
     def _restart_the_dead(self) -> None:
         """Do what a supervisor does."""
@@ -157,30 +193,34 @@ class Chaos:
                 loop=True,
             )
 
-            def count(sent: feed.Sent) -> None:
-                self._sent = sent.readings
+            def note(sent: feed.Sent) -> None:
+                self._sent = sent
 
             await feed.publish(
-                self.live.settings, what, on_progress=count, stopped=self._fed.is_set
+                self.live.settings, what, on_progress=note, stopped=self._over.is_set
             )
 
-        try:
-            asyncio.run(publish())
-        except BaseException as error:
-            self._failed = error
+        asyncio.run(publish())
 
     def check(self) -> None:
         """Compare what came out with a replay, and Redis with an undisturbed router."""
+
+        def relayed() -> bool:
+            self._restart_the_dead()
+            return self.live.relayed()
+
+        wait_for(relayed, "all commands and rules to come into the log", 120)
         expected = self.live.replayed()
         n = sum(map(len, expected.values()))
         say(f"{self.live.total.readings:,} readings, {n:,} alerts expected; {dict(self.done)}")
+        self._check_controls(expected)
 
         def arrived() -> bool:
             self._restart_the_dead()
-            return sum(map(len, self.live.published().values())) >= n
+            return sum(map(len, self._published().values())) >= n
 
         wait_for(arrived, f"{n} alerts in the topic", 120)
-        published = self.live.published()
+        published = self._published()
         for partition in sorted(expected.keys() | published.keys()):
             compare(partition, published.get(partition, []), expected.get(partition, []))
         undisturbed = asyncio.run(self._undisturbed(expected))
@@ -194,6 +234,37 @@ class Chaos:
             compare_keys(shown(self.live.keys()), shown(undisturbed))
             raise
         say(f"exactly {n:,} alerts in the topic and in Redis, none missing, none twice")
+        say(f"frozen workers repeated {self.n_repeats} in the topic, byte for byte")
+
+    def _published(self) -> dict[int, list[tuple[bytes, bytes]]]:
+        """Return what is in the alerts topic, without what a worker repeated that was frozen."""
+        published = self.live.published()
+        if self.done["freeze_worker"]:
+            once = {partition: list(dict.fromkeys(each)) for partition, each in published.items()}
+            self.n_repeats = sum(len(published[p]) - len(once[p]) for p in once)
+            return once
+        return published
+
+    def _check_controls(self, alerts: dict[int, list[tuple[bytes, bytes]]]) -> None:
+        """Look for everything that people sent: in the log, once or more, and among the alerts."""
+        sent, n_pushed = self.operators.sent, self.operators.n_pushed
+        logged = Counter(
+            (partition, record.get("id", record["tocsin"]))
+            for partition, record in self.live.controls()
+        )
+        n_rules = [logged[partition, "rules"] for partition in range(N_PARTITIONS)]
+        lost = set(sent) - {what for _, what in logged}
+        assert not lost, f"{len(lost)} commands are not in the log, such as {min(lost)}"
+        assert min(n_rules) >= n_pushed, f"{n_pushed} pushes of rules, in the logs {n_rules}"
+        n_again = sum(n - 1 for (_, what), n in logged.items() if what in set(sent))
+        records = [record for each in alerts.values() for _, record in each]
+        n_traces = sum(b'"cause":"command"' in record for record in records)
+        n_sets = len({orjson.loads(record)["rules"] for record in records})
+        say(
+            f"{len(sent)} commands, {n_again} of them again after a kill, left {n_traces} traces; "
+            f"{n_pushed} pushes of rules, alerts by {n_sets} sets"
+        )
+        assert n_traces and n_sets > 1
 
     async def _undisturbed(self, alerts: dict[int, list[tuple[bytes, bytes]]]) -> dict[str, Any]:
         with Redis() as calm:
@@ -214,7 +285,7 @@ class Chaos:
                 self.live.redis_url = before
 
     def close(self) -> None:
-        self._fed.set()
+        self._over.set()
         self.live.stop()
         self.kafka.close()
         self.redis.close()
@@ -264,6 +335,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--redis-kills", type=int, default=10)
     parser.add_argument("--tears", type=int, default=3)
     parser.add_argument("--full-disks", type=int, default=3)
+    parser.add_argument("--freezes", type=int, default=5)
     parser.add_argument("--rate", type=float, default=3000.0)
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args(args)
@@ -279,6 +351,7 @@ def main(args: list[str] | None = None) -> None:
                     "kill_redis": given.redis_kills,
                     "tear_snapshot": given.tears,
                     "fill_disk": given.full_disks,
+                    "freeze_worker": given.freezes,
                 },
                 given.rate,
             )

@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import redis
+from aiokafka import TopicPartition
 
 from engine import dump as dumps
 from engine.catalog import Catalog
+from engine.controls import CONTROL_MARK
 from engine.partition import Plans
 from engine.rules_check import load
 from topologies import dump, kafka
@@ -37,6 +40,26 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout_s:g} s for {what}")
         time.sleep(0.1)
+
+
+def send(live: Live, messages: list[tuple[int, bytes]], topic: str = "readings") -> None:
+    """Send (partition, message), and return when the broker has them all."""
+
+    async def put() -> None:
+        n = Catalog.open(live.catalog).n_partitions if topic == "readings" else 1
+        await kafka.ensure_topics(live.settings, {live.settings.topic(topic): n})
+        producer = kafka.new_producer(live.settings, idempotent=False)
+        await producer.start()
+        try:
+            sent = [
+                await producer.send(live.settings.topic(topic), message, partition=partition)
+                for partition, message in messages
+            ]
+            await asyncio.gather(*sent)
+        finally:
+            await producer.stop()
+
+    asyncio.run(put())
 
 
 class WorkerProcess:
@@ -150,16 +173,39 @@ class Live:
         finally:
             await consumer.stop()
 
+    def relayed(self) -> bool:
+        """Tell whether all commands and rules that were sent are in the log."""
+        return asyncio.run(self._relayed())
+
+    async def _relayed(self) -> bool:
+        topics = [self.settings.topic(name) for name in ("commands", "rules")]
+        consumer = kafka.new_consumer(self.settings, group_id=self.settings.group)
+        await consumer.start()
+        try:
+            tps = [TopicPartition(topic, 0) for topic in topics]
+            ends = await consumer.end_offsets(tps)
+            return all([(await consumer.committed(tp) or 0) >= ends[tp] for tp in tps])
+        finally:
+            await consumer.stop()
+
+    def controls(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (partition, record) of every control record that was replayed."""
+        for each in dumps.find([self.dumped]):
+            for _, messages, _ in each.fetches():
+                for message in messages:
+                    if message.startswith(CONTROL_MARK):
+                        yield each.partition, orjson.loads(message)
+
     def replayed(self, n: int = dumps.FETCH) -> dict[int, list[tuple[bytes, bytes]]]:
         """Return the same as a replay of the dumped topic gives it."""
-        folder = self.folder / f"dump-{time.monotonic_ns()}"
-        asyncio.run(dump.run(self.settings, folder))
+        self.dumped = self.folder / f"dump-{time.monotonic_ns()}"
+        asyncio.run(dump.run(self.settings, self.dumped))
         plans = Plans(Catalog.open(self.catalog))
         digest = plans.add(load(self.rules))
         found: dict[int, list[tuple[bytes, bytes]]] = {}
         self.total = dumps.Replayed()
         for partition, outcome in dumps.replay(
-            dumps.find([folder]), plans, digest, n=n, total=self.total
+            dumps.find([self.dumped]), plans, digest, n=n, total=self.total
         ):
             if outcome.alerts:
                 alerts = [(b"%d/%d/%d" % (partition, *a.place), a.record) for a in outcome.alerts]

@@ -26,7 +26,7 @@ from tests.services.fixtures import served
 from tests.services.kafka import PASSWORD, USER
 from tests.topologies.alert_log import alerts
 from tests.topologies.chaos import Chaos
-from tests.topologies.live import DAY, ROOT, Live, wait_for
+from tests.topologies.live import DAY, ROOT, Live, send, wait_for
 from topologies import feed, kafka
 from topologies.embedded import free_port
 from topologies.publisher import AT_HEADER, at_header
@@ -62,19 +62,6 @@ def publish(live: Live, *, limit: int = 250_000, batch: int = 512, **more: Any) 
             feed.Feed(**what, speed=None, ticks=True, limit=limit, batch=batch, **more),
         )
     )
-
-
-def send(live: Live, messages: list[tuple[int, bytes]], topic: str = "readings") -> None:
-    async def put() -> None:
-        n = Catalog.open(live.catalog).n_partitions if topic == "readings" else 1
-        await kafka.ensure_topics(live.settings, {live.settings.topic(topic): n})
-        producer = kafka.new_producer(live.settings, idempotent=False)
-        await producer.start()
-        for partition, message in messages:
-            await producer.send(live.settings.topic(topic), message, partition=partition)
-        await producer.stop()
-
-    asyncio.run(put())
 
 
 def settle(live: Live, timeout_s: float = 90.0) -> dict[int, Any]:
@@ -136,6 +123,7 @@ def test_chaos_leaves_exactly_the_alerts_of_an_undisturbed_run(tmp_path: Path) -
                 "kill_redis": 2,
                 "tear_snapshot": 1,
                 "fill_disk": 1,
+                "freeze_worker": 1,
             },
             4000.0,
         )

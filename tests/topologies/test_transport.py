@@ -1,0 +1,48 @@
+"""Where a consumer goes on after a rebalance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from faust.types import TP
+
+from topologies.app import create_app
+from topologies.settings import Settings
+
+KNOWN, FRESH, OWNED = TP("alerts", 0), TP("alerts", 1), TP("readings", 0)
+
+
+class Thread:
+    """A client whose position lies anywhere, as after fetches that were thrown away."""
+
+    def __init__(self) -> None:
+        self.position = dict.fromkeys((KNOWN, FRESH, OWNED), 99)
+
+    def assignment(self) -> set[TP]:
+        return set(self.position)
+
+    async def seek_to_committed(self) -> Mapping[TP, int | None]:
+        self.position[KNOWN] = 7  # like aiokafka, which leaves the others where they are
+        return {KNOWN: 7, FRESH: None, OWNED: None}
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        return dict.fromkeys(partitions, 3)
+
+    async def seek_wait(self, positions: Mapping[TP, int]) -> None:
+        self.position |= positions
+
+
+def test_what_was_fetched_and_thrown_away_is_read_again_even_before_the_first_commit(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> dict[TP, int]:
+        app: Any = create_app(Settings(catalog=tmp_path / "catalog", rules=tmp_path / "rules"))
+        app.transport.positions = lambda assigned: {OWNED: 42}
+        thread = app.consumer._thread = Thread()
+        await app.consumer.perform_seek()
+        return thread.position
+
+    assert asyncio.run(scenario()) == {KNOWN: 7, FRESH: 3, OWNED: 42}
