@@ -19,13 +19,15 @@ import orjson
 from engine import commands
 from engine.carry_out import partitions_of
 from engine.catalog import Catalog
-from engine.errors import CommandError, TocsinError
+from engine.errors import CommandError, RulesError, TocsinError
 from engine.partition import Plans
 from engine.rules_check import load
 from topologies import kafka
 from topologies.settings import Settings
 
 RULES_KEY = b"rules"
+MOST_RULES_BYTES = kafka.MAX_REQUEST_BYTES - 1024
+"""Beside them a message has its batch's header."""
 Records = list[tuple[int, bytes]]
 
 
@@ -54,11 +56,9 @@ class ControlRecords:
         try:
             text = payload.decode()
             assert self.plans is not None
-            digest = self.plans.compile(text)
+            payload = _rules_record(text, self.plans.compile(text))
         except (TocsinError, UnicodeDecodeError) as error:
             return f"rules: {error}"
-        record = {"tocsin": "rules", "event_ms": int(time.time() * 1000)}
-        payload = orjson.dumps({**record, "digest": digest, "text": text})
         return [(partition, payload) for partition in range(self.catalog.n_partitions)]
 
     def _partition_of(self, source: str) -> int:
@@ -66,6 +66,15 @@ class ControlRecords:
         if index < 0:
             raise CommandError(f"source: the catalog has no {source!r}")
         return int(self.catalog.partition_of(index))
+
+
+def _rules_record(text: str, digest: str) -> bytes:
+    """Return what brings rules into force; raises RulesError if no message holds it."""
+    record = {"tocsin": "rules", "event_ms": int(time.time() * 1000)}
+    payload = orjson.dumps({**record, "digest": digest, "text": text})
+    if len(payload) > MOST_RULES_BYTES:
+        raise RulesError(f"{len(payload):,} bytes in the log, at most {MOST_RULES_BYTES:,}")
+    return payload
 
 
 def send(settings: Settings, name: str, *, by: str | None, note: str | None, **fields: Any) -> int:
@@ -94,6 +103,7 @@ def push_rules(
 ) -> int:
     """Check a rules file and send it to the workers; return the exit code."""
     rules = load(file)
+    _rules_record(rules.text, rules.digest)
     if settings.catalog is not None:
         Plans(Catalog.open(settings.catalog)).add(rules)
     asyncio.run(_send(settings, "rules", RULES_KEY, rules.text.encode()))

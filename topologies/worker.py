@@ -286,6 +286,7 @@ class Worker:
                 continue
             for partition, record in found:
                 await self._insist(partial(_put, topic, partition, record))
+        await self.publisher.flush([])
         await self._commit(fetch.tp, fetch.next)
 
     # --- alerts ---------------------------------------------------------------------------------
