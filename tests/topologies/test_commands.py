@@ -1,4 +1,4 @@
-"""Rules that no message of the log can hold are refused where they are pushed and where they come."""
+"""Rules that no message of the log can hold are refused, where they are pushed and in a worker."""
 
 from __future__ import annotations
 
