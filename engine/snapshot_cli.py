@@ -22,8 +22,7 @@ FAULTY = 3
 
 def rows(uri: str) -> list[dict[str, Any]]:
     """Return a row for each snapshot of a store; their records are not read."""
-    store = SnapshotStore(uri)
-    return [_row(each) for number in store.partitions() for each in store.latest(number)]
+    return [_row(each) for each in _candidates(uri)]
 
 
 def facts(uri: str) -> dict[str, Any]:
@@ -47,9 +46,9 @@ def facts(uri: str) -> dict[str, Any]:
 
 def checked(uri: str) -> list[dict[str, Any]]:
     """Read snapshots whole, of a store all; return their rows with what is wrong with each."""
-    if uri.endswith(SUFFIX):
+    if _split(uri)[0].endswith(SUFFIX):
         return [{"uri": uri, "problem": _problem(uri)}]
-    return [{**row, "problem": _problem(row["uri"])} for row in rows(uri)]
+    return [{**_row(each), "problem": _problem(each.place)} for each in _candidates(uri)]
 
 
 def ls(uri: str, as_json: bool) -> int:
@@ -105,9 +104,27 @@ def verify(uri: str, as_json: bool) -> int:
     return FAULTY if bad else 0
 
 
-def _problem(uri: str) -> str | None:
+def in_store(uri: str, store: str) -> str:
+    """Return a URI with the options of the store that it lies in: listings leave them out."""
+    base, options = _split(store)
+    below = uri.rstrip("/") == base.rstrip("/") or uri.startswith(base.rstrip("/") + "/")
+    return uri + options if below and not _split(uri)[1] else uri
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Return a URI without its options, and these with their question mark."""
+    path, mark, options = uri.partition("?") if "://" in uri else (uri, "", "")
+    return path, mark + options
+
+
+def _candidates(uri: str) -> list[Candidate]:
+    store = SnapshotStore(uri)
+    return [each for number in store.partitions() for each in store.latest(number)]
+
+
+def _problem(where: str | snapshot.Place) -> str | None:
     try:
-        snapshot.read(uri)
+        snapshot.read(where)
     except SnapshotError as error:
         return error.problem
     return None
@@ -137,16 +154,15 @@ def _row(candidate: Candidate) -> dict[str, Any]:
 def _newest(uri: str) -> snapshot.Place:
     """Return the snapshot that a URI names, or the newest in a store or a partition's folder."""
     where = snapshot.place(uri)
-    if uri.endswith(SUFFIX) or where.filesystem.get_file_info(where.path).is_file:
+    path, options = _split(uri)
+    if path.endswith(SUFFIX) or where.filesystem.get_file_info(where.path).is_file:
         return where  # a replay's snapshot has the name that its user gave it
-    match = FOLDER.fullmatch(PurePosixPath(uri).name)
+    match = FOLDER.fullmatch(PurePosixPath(path).name)
     if match:
-        store = SnapshotStore(uri.rstrip("/")[: -len(match[0]) - 1])
-        numbers = [int(match[1])]
+        store = SnapshotStore(path.rstrip("/")[: -len(match[0]) - 1] + options)
+        found = store.latest(int(match[1]))
     else:
-        store = SnapshotStore(uri)
-        numbers = store.partitions()
-    found = [candidate for number in numbers for candidate in store.latest(number)]
+        found = _candidates(uri)
     if found:
         beginning = datetime.fromtimestamp(0, UTC)
         return max(found, key=lambda each: (each.written or beginning, each.offset)).place

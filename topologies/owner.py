@@ -204,7 +204,7 @@ class Owner:
             line.next_offset = earliest
         await asyncio.to_thread(self._room.prepare, line.pipeline)
         if self._shadow is not None:
-            line.compare_with(self._shadow)
+            await asyncio.to_thread(line.compare_with, self._shadow)
         assert line.next_offset is not None
         self.owned[partition] = Owned(
             line, saved_offset=line.next_offset, saved_at=time.monotonic()

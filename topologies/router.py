@@ -159,22 +159,61 @@ class Router:
     async def flush_all(self, alerts: Mapping[int, Sequence[Alert]]) -> dict[int, Flushed]:
         """Flush several partitions, their scripts pipelined; as `flush`."""
         flushes = [self._begin(partition, given) for partition, given in alerts.items()]
+        await self._finish(flushes)
+        return {
+            flush.partition: Flushed(flush.applied, flush.skipped, flush.rejected)
+            for flush in flushes
+        }
+
+    async def restore_lost(self) -> None:
+        """Send again what Redis had confirmed and lost, without waiting for alerts to come.
+
+        Raise FenceBehind. While Redis can't be asked nothing is done; the next flush finds out.
+        """
+        try:
+            fences = await self.fences()
+        except Exception as error:
+            if not is_redis_error(error):
+                raise
+            return
+        flushes = []
+        behind: FenceBehind | None = None
+        for partition, line in list(self._lines.items()):
+            fence = fences.get(partition)
+            if line.known is not None and (fence is None or fence < line.known):
+                flush = _Flush(partition, line, deque())
+                try:
+                    self._resend(flush, fence)
+                except FenceBehind as error:
+                    behind = error
+                else:
+                    flushes.append(flush)
+        await self._finish(flushes)
+        if behind is not None:
+            raise behind
+
+    async def _finish(self, flushes: Sequence[_Flush]) -> None:
+        """Send the scripts of flushes until Redis has confirmed them all. Raise FenceBehind."""
+        behind: FenceBehind | None = None
         while waiting := [flush for flush in flushes if flush.chunks]:
             began = time.monotonic()
             failed = None
             for flush, reply in zip(waiting, await self._send(waiting), strict=True):
                 if isinstance(reply, BaseException):
                     failed = reply if failed is None or is_permanent(reply) else failed
-                else:
+                    continue
+                try:
                     self._confirm(flush, reply, time.monotonic() - began)
+                except FenceBehind as error:
+                    # only then told: what others have begun to send again must not be left behind
+                    behind = error
+                    flush.chunks.clear()
             if failed is None:
                 self._is_up()
             else:
                 await self._wait(failed)
-        return {
-            flush.partition: Flushed(flush.applied, flush.skipped, flush.rejected)
-            for flush in flushes
-        }
+        if behind is not None:
+            raise behind
 
     async def fences(self) -> dict[int, Position]:
         """Return how far Redis is, by partition; raise what the client raises."""

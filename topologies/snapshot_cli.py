@@ -13,9 +13,10 @@ def ls(settings: Settings, *, as_json: bool) -> int:
 
 def show(settings: Settings, snapshot: str, *, as_json: bool) -> int:
     """Print what a snapshot holds."""
-    return snapshot_cli.show(snapshot, as_json)
+    return snapshot_cli.show(snapshot_cli.in_store(snapshot, settings.snapshots), as_json)
 
 
 def verify(settings: Settings, snapshot: str | None) -> int:
     """Read one snapshot, or all, and compare with the checksums."""
-    return snapshot_cli.verify(snapshot or settings.snapshots, False)
+    store = settings.snapshots
+    return snapshot_cli.verify(snapshot_cli.in_store(snapshot or store, store), False)

@@ -100,6 +100,8 @@ class _Coalesced:
 
 FETCH_WAIT_MS = 50
 """How long a broker holds a request for which there is nothing yet."""
+SHORT_WAIT_MS = 5
+"""The same while messages of other partitions are at hand: theirs are asked for after it."""
 
 
 class CoalescingScheduler:
@@ -138,16 +140,28 @@ Positions = Callable[[set[TP]], Mapping[TP, int]]
 
 
 class _Arrivals(OrderedDict[Any, Any]):
-    """What aiokafka has fetched; its messages stay as they lie in the log's batches.
+    """What aiokafka has fetched and nobody has taken; its messages stay as they lie in the log.
 
     To make a ConsumerRecord of each takes 1.2 µs, most of what fetching costs.
+
+    What is at hand is not asked for again until it is taken, and a request for the rest, of which
+    there may be nothing, stands in the way of that: so it must be short.
     """
+
+    def __init__(self, fetcher: Any) -> None:
+        super().__init__()
+        self._fetcher = fetcher
 
     def __setitem__(self, tp: Any, found: Any) -> None:
         records = getattr(found, "_partition_records", None)  # a failure has none
         if records is not None:
             records._consumer_record = _as_it_lies
         super().__setitem__(tp, found)
+        self._fetcher._fetch_max_wait_ms = SHORT_WAIT_MS
+
+    def __delitem__(self, tp: Any) -> None:
+        super().__delitem__(tp)
+        self._fetcher._fetch_max_wait_ms = SHORT_WAIT_MS if self else FETCH_WAIT_MS
 
 
 def _as_it_lies(tp: Any, record: Any) -> Any:
@@ -160,7 +174,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Connect."""
         await super().on_start()
-        self._ensure_consumer()._fetcher._records = _Arrivals()
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._records = _Arrivals(fetcher)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)

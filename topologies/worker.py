@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections import deque
@@ -44,6 +45,8 @@ MOST_WAITING = 32
 """Fetches of alerts that wait for Redis; beyond it no more are fetched."""
 MOST_ROUTED = 2_000
 """Alerts that are carried to Redis together, unless one fetch has more."""
+LOST_EVERY_S = 5.0
+"""Pause between the looks at whether Redis has lost what it had confirmed."""
 WARN_EVERY_S = 5.0
 RETRY_S = (0.1, 5.0)
 
@@ -71,6 +74,7 @@ class Worker:
         self._alerts_epoch: dict[TP, int] = {}
         self._waiting: deque[Fetch] = deque()
         self._routable = asyncio.Event()
+        self._asked_redis_at = 0.0
         self._holding = False
         self._fences_due: set[int] = set()
         self._warned_at: dict[str, float] = {}
@@ -306,7 +310,8 @@ class Worker:
     async def route_forever(self) -> None:
         """Carry to Redis what waits for it."""
         while self.router is not None:
-            await self._routable.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._routable.wait(), LOST_EVERY_S)
             await self._check_fences()
             while self._waiting:
                 await self._check_fences()
@@ -317,7 +322,24 @@ class Worker:
                 await self._route(fetches)
                 if len(self._waiting) <= MOST_WAITING // 4:
                     self._hold_alerts(False)
+                await self._restore_lost()
             self._routable.clear()
+            await self._restore_lost()
+
+    async def _restore_lost(self) -> None:
+        """Ask now and then whether Redis has what it confirmed: no alert may come for days."""
+        assert self.router is not None
+        now = time.monotonic()
+        if now - self._asked_redis_at < LOST_EVERY_S:
+            return
+        self._asked_redis_at = now
+        try:
+            await self.router.restore_lost()
+        except FenceBehind as error:
+            log.error(str(error))
+            tp = TP(self.settings.topic("alerts"), error.partition)
+            # one that is no longer ours is its new owner's to read
+            await self._route_again(error.partition, {tp: 0} if tp in self._alerts_next else {})
 
     def check_fences(self, partitions: Iterable[int]) -> None:
         """Let the router look, before it takes alerts of these, what Redis remembers of them."""

@@ -18,6 +18,7 @@ import redis
 from tests.services.certificates import Certificates
 from tests.services.kafka import Kafka, Unavailable
 from tests.services.redis import Cluster, Redis, Sentinels
+from tests.services.s3 import ObjectStore
 from topologies.embedded import EmbeddedBroker, MissingWheel
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "kafka",
     "kafka_sasl",
     "kafka_tls",
+    "object_store",
     "redis_cluster",
     "redis_sentinels",
     "redis_server",
@@ -129,3 +131,9 @@ def redis_sentinels() -> Iterator[Sentinels]:
 def redis_cluster() -> Iterator[Cluster]:
     with served(Cluster) as servers:
         yield servers
+
+
+@pytest.fixture(scope="module")
+def object_store() -> Iterator[ObjectStore]:
+    with served(ObjectStore) as server:
+        yield server

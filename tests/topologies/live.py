@@ -21,13 +21,14 @@ from engine.catalog import Catalog
 from engine.controls import CONTROL_MARK
 from engine.partition import Plans
 from engine.rules_check import load
-from topologies import dump, kafka
+from topologies import dump, feed, kafka
 from topologies.publisher import AT_HEADER
 from topologies.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DAY = ROOT / "replay_data" / "day"
 STARTED_S = 60.0
+NO_REDIS = "redis://127.0.0.1:1/0"
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
@@ -153,22 +154,28 @@ class Live:
 
     def published(self) -> dict[int, list[tuple[bytes, bytes]]]:
         """Return (place, record) of every alert in the alerts topic, by partition."""
-        return asyncio.run(self._published())
+        found = self.messages("alerts", Catalog.open(self.catalog).n_partitions)
+        return {
+            partition: [(dict(record.headers)[AT_HEADER], record.value) for record in records]
+            for partition, records in found.items()
+        }
 
-    async def _published(self) -> dict[int, list[tuple[bytes, bytes]]]:
-        topic = self.settings.topic("alerts")
-        await kafka.ensure_topics(self.settings, {topic: Catalog.open(self.catalog).n_partitions})
+    def messages(self, topic: str, partitions: int = 1) -> dict[int, list[Any]]:
+        """Return every message of a topic, by partition."""
+        return asyncio.run(self._messages(self.settings.topic(topic), partitions))
+
+    async def _messages(self, topic: str, partitions: int) -> dict[int, list[Any]]:
+        await kafka.ensure_topics(self.settings, {topic: partitions})
         consumer = kafka.new_consumer(self.settings, topic)
         await consumer.start()
-        found: dict[int, list[tuple[bytes, bytes]]] = {}
+        found: dict[int, list[Any]] = {}
         try:
             quiet = 0
             while quiet < 2:
                 fetched = await consumer.getmany(timeout_ms=400)
                 quiet = 0 if fetched else quiet + 1
                 for tp, records in fetched.items():
-                    alerts = [(dict(r.headers)[AT_HEADER], r.value) for r in records]
-                    found.setdefault(tp.partition, []).extend(alerts)
+                    found.setdefault(tp.partition, []).extend(records)
             return found
         finally:
             await consumer.stop()
@@ -190,23 +197,26 @@ class Live:
 
     def controls(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (partition, record) of every control record that was replayed."""
-        for each in dumps.find([self.dumped]):
+        for each in self.last_dump:
             for _, messages, _ in each.fetches():
                 for message in messages:
                     if message.startswith(CONTROL_MARK):
                         yield each.partition, orjson.loads(message)
 
+    def dumped(self) -> list[dumps.Dump]:
+        """Dump the readings topic."""
+        folder = self.folder / f"dump-{time.monotonic_ns()}"
+        asyncio.run(dump.run(self.settings, folder))
+        self.last_dump = dumps.find([folder])
+        return self.last_dump
+
     def replayed(self, n: int = dumps.FETCH) -> dict[int, list[tuple[bytes, bytes]]]:
         """Return the same as a replay of the dumped topic gives it."""
-        self.dumped = self.folder / f"dump-{time.monotonic_ns()}"
-        asyncio.run(dump.run(self.settings, self.dumped))
         plans = Plans(Catalog.open(self.catalog))
         digest = plans.add(load(self.rules))
         found: dict[int, list[tuple[bytes, bytes]]] = {}
         self.total = dumps.Replayed()
-        for partition, outcome in dumps.replay(
-            dumps.find([self.dumped]), plans, digest, n=n, total=self.total
-        ):
+        for partition, outcome in dumps.replay(self.dumped(), plans, digest, n=n, total=self.total):
             if outcome.alerts:
                 alerts = [(b"%d/%d/%d" % (partition, *a.place), a.record) for a in outcome.alerts]
                 found.setdefault(partition, []).extend(alerts)
@@ -229,3 +239,41 @@ class Live:
                 found[name] = client.get(key)
         client.close()
         return found
+
+
+def live_on(folder: Path, broker: Any, redis_url: str, **more: Any) -> Live:
+    """Return a system with topics and a group of its own."""
+    # brokers are shared by tests: topics and groups are a test's own
+    name = f"t{os.getpid()}-{time.monotonic_ns()}"
+    return Live(folder, broker, redis_url, topic_prefix=f"{name}.", group=name, **more)
+
+
+def publish(live: Live, *, limit: int = 250_000, batch: int = 512, **more: Any) -> None:
+    what: dict[str, Any] = {"readings": [DAY / "readings.parquet"], "catalog": live.catalog}
+    asyncio.run(
+        feed.publish(
+            live.settings,
+            feed.Feed(**what, speed=None, ticks=True, limit=limit, batch=batch, **more),
+        )
+    )
+
+
+def settle(live: Live, timeout_s: float = 90.0) -> dict[int, Any]:
+    """Wait until everything that a replay gives is published; return it."""
+    expected = live.replayed()
+    n = sum(map(len, expected.values()))
+    wait_for(lambda: sum(map(len, live.published().values())) >= n, f"{n} alerts", timeout_s)
+    return expected
+
+
+def command(live: Live, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `tocsin` with the settings of a system."""
+    return subprocess.run(
+        [sys.executable, "-m", "topologies.cli", *words],
+        cwd=ROOT,
+        env={**os.environ, **live.environment()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,8 +24,8 @@ from tests.services.fixtures import served
 from tests.services.kafka import PASSWORD, USER
 from tests.topologies.alert_log import alerts
 from tests.topologies.chaos import Chaos
-from tests.topologies.live import DAY, ROOT, Live, send, wait_for
-from topologies import feed, kafka
+from tests.topologies.live import DAY, Live, command, live_on, publish, send, settle, wait_for
+from topologies import kafka
 from topologies.embedded import free_port
 from topologies.publisher import AT_HEADER, at_header
 
@@ -36,52 +34,16 @@ FUZZED = int(os.environ.get("TOCSIN_TEST_FUZZ", "20000"))
 
 @pytest.fixture
 def system(any_broker: Any, redis_server: Any, tmp_path: Path) -> Iterator[Live]:
-    live = _live(tmp_path, any_broker, redis_server.url)
+    live = live_on(tmp_path, any_broker, redis_server.url)
     yield live
     live.stop()
 
 
 @pytest.fixture
 def on_kafka(kafka: Any, redis_server: Any, tmp_path: Path) -> Iterator[Live]:
-    live = _live(tmp_path, kafka, redis_server.url)
+    live = live_on(tmp_path, kafka, redis_server.url)
     yield live
     live.stop()
-
-
-def _live(folder: Path, broker: Any, redis_url: str, **more: Any) -> Live:
-    # brokers are shared by tests: topics and groups are a test's own
-    name = f"t{os.getpid()}-{time.monotonic_ns()}"
-    return Live(folder, broker, redis_url, topic_prefix=f"{name}.", group=name, **more)
-
-
-def publish(live: Live, *, limit: int = 250_000, batch: int = 512, **more: Any) -> None:
-    what: dict[str, Any] = {"readings": [DAY / "readings.parquet"], "catalog": live.catalog}
-    asyncio.run(
-        feed.publish(
-            live.settings,
-            feed.Feed(**what, speed=None, ticks=True, limit=limit, batch=batch, **more),
-        )
-    )
-
-
-def settle(live: Live, timeout_s: float = 90.0) -> dict[int, Any]:
-    """Wait until everything that a replay gives is published; return it."""
-    expected = live.replayed()
-    n = sum(map(len, expected.values()))
-    wait_for(lambda: sum(map(len, live.published().values())) >= n, f"{n} alerts", timeout_s)
-    return expected
-
-
-def command(live: Live, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "topologies.cli", *words],
-        cwd=ROOT,
-        env={**os.environ, **live.environment()},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def active(live: Live) -> set[str]:
@@ -334,7 +296,7 @@ def test_a_worker_runs_on_sasl_over_tls_and_redis_with_tls_and_acl(
         "redis_ca_file": str(certificates.ca),
     }
     url = f"rediss://127.0.0.1:{redis_tls.port}/0"
-    live = _live(tmp_path / "live", kafka_sasl, url, **more)
+    live = live_on(tmp_path / "live", kafka_sasl, url, **more)
     try:
         worker = live.start("a")
         publish(live, limit=60_000)
@@ -361,7 +323,7 @@ def test_a_worker_runs_with_a_client_certificate(
         "kafka_cert_file": str(certificates.client),
         "kafka_key_file": str(certificates.client),
     }
-    live = _live(tmp_path, kafka_tls, redis_server.url, **more)
+    live = live_on(tmp_path, kafka_tls, redis_server.url, **more)
     try:
         live.start("a")
         publish(live, limit=60_000)

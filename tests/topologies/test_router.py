@@ -575,3 +575,49 @@ def test_what_the_router_no_longer_remembers_is_asked_for(serve: Any) -> None:
 
     run(scenario)
     assert keys_of(server.url, ids=True) == wanted
+
+
+def test_what_redis_lost_is_sent_again_though_no_alert_comes(redis_server: Redis) -> None:
+    logs = {partition: alerts(60, partition=partition) for partition in range(3)}
+    wanted = undisturbed(redis_server, logs)
+
+    async def scenario() -> None:
+        async with routed(redis_server) as router:
+            await router.flush(2, logs[2][:40])
+        # this router remembers all of partitions 0 and 1, and of 2 but the end
+        async with routed(redis_server) as router:
+            await router.flush_all(logs)
+            await router.restore_lost()
+            with client_of(redis_server) as client:
+                assert keys_of(redis_server.url) == wanted
+                client.flushall()
+            with pytest.raises(FenceBehind) as behind:
+                await router.restore_lost()
+            assert behind.value.partition == 2
+            assert set(await router.fences()) == {0, 1}
+            router.forget(2)
+            await router.flush(2, logs[2])
+
+    run(scenario)
+    assert keys_of(redis_server.url) == wanted
+
+
+def test_a_partition_to_be_read_again_keeps_no_other_from_being_sent(redis_server: Redis) -> None:
+    logs = {partition: alerts(60, partition=partition) for partition in range(3)}
+    wanted = undisturbed(redis_server, logs)
+
+    async def scenario() -> None:
+        async with routed(redis_server) as router:
+            await router.flush(2, logs[2][:20])
+        async with routed(redis_server) as router:
+            await router.flush_all({partition: log[:40] for partition, log in logs.items()})
+            with client_of(redis_server) as client:
+                client.flushall()
+            rest = {partition: log[40:] for partition, log in logs.items()}
+            with pytest.raises(FenceBehind):
+                await router.flush_all(rest)
+            router.forget(2)
+            await router.flush_all(rest | {2: logs[2]})
+
+    run(scenario)
+    assert keys_of(redis_server.url) == wanted
