@@ -10,6 +10,9 @@
 -- Redis undoes nothing when a script fails half way. So whatever may be refused is tried first by something
 -- that may be repeated: types are looked at, then the state of the sources is set, and only then follow the
 -- entries of streams, which may not be repeated, and counters and fence with a command that has worked before.
+--
+-- One call of a command costs about as much as all the arithmetic of an alert: what may be said of many
+-- sources at once is, and numbers go as they are (the server writes whole ones without a point).
 
 local fence_key, alerts_key, active_key, geo_key, counters_key = unpack(KEYS, 1, 5)
 local partition, max_stream, n_routes = ARGV[1], ARGV[4], tonumber(ARGV[5])
@@ -29,10 +32,7 @@ local function check_types()
   for i = 6, n_fixed do
     wrong = wrong or typed(KEYS[i], 'stream')
   end
-  for i = n_fixed + 1, #KEYS do
-    wrong = wrong or typed(KEYS[i], 'hash')
-  end
-  return wrong
+  return wrong -- that the sources are hashes shows when they are set
 end
 
 local wrong = check_types()
@@ -64,37 +64,32 @@ end
 local level_changes = {['raise'] = true, ['escalate'] = true, ['de-escalate'] = true, ['clear'] = true}
 
 local function text(number)
-  if type(number) ~= 'number' then
+  if number == '' or number == math.floor(number) then
     return number
   end
-  return string.format(number == math.floor(number) and '%.0f' or '%.14g', number)
+  return string.format('%.14g', number)
 end
+
+local scores, places = {}, {}
 
 local function set_source(i)
   local _, _, fields, _, place, district, done, gone = unpack(heads[i])
   local source, event_ms, score, level, transition, alert_id, seq, since, category, sentence, cause = unpack(fields)
   local key = KEYS[n_fixed + i]
+  local n_new = 0
   if level_changes[transition] then
     -- first what a full server refuses: once a script has written, it lets everything through
-    redis.call('HSET', key, 'alert_id', alert_id, 'seq', text(seq), 'transition', transition, 'level', level,
-      'score', text(score), 'since', text(since), 'updated', text(event_ms), 'cause', cause,
+    n_new = redis.call('HSET', key, 'alert_id', alert_id, 'seq', seq, 'transition', transition, 'level', level,
+      'score', text(score), 'since', since, 'updated', event_ms, 'cause', cause,
       'category', category, 'district', district, 'text', sentence, 'record', ARGV[6 + i])
-    if level == 'normal' then
-      redis.call('ZREM', active_key, source)
-      redis.call('ZREM', geo_key, source)
-    else
-      redis.call('ZADD', active_key, text(score), source)
-      if #place == 2 then
-        redis.call('GEOADD', geo_key, string.format('%.17g', place[1]), string.format('%.17g', place[2]), source)
-      else
-        redis.call('ZREM', geo_key, source)
-      end
-    end
+    local shown = level ~= 'normal'
+    scores[source] = shown and text(score)
+    places[source] = shown and #place == 2 and place
   end
   if #done > 0 then
     redis.call('HSET', key, unpack(done))
   end
-  if #gone > 0 then
+  if #gone > 0 and n_new < 12 then -- else the hash is new
     redis.call('HDEL', key, unpack(gone))
   end
 end
@@ -104,6 +99,34 @@ for i = first, #heads do
     set_source(i)
   end
 end
+
+local function call_with(command, key, arguments)
+  if #arguments > 0 then
+    redis.call(command, key, unpack(arguments))
+  end
+end
+
+local shown, hidden, placed, lost = {}, {}, {}, {}
+for source, score in pairs(scores) do
+  if score then
+    shown[#shown + 1] = score
+    shown[#shown + 1] = source
+  else
+    hidden[#hidden + 1] = source
+  end
+  local place = places[source]
+  if place then
+    placed[#placed + 1] = place[1]
+    placed[#placed + 1] = place[2]
+    placed[#placed + 1] = source
+  else
+    lost[#lost + 1] = source
+  end
+end
+call_with('ZADD', active_key, shown)
+call_with('ZREM', active_key, hidden)
+call_with('GEOADD', geo_key, placed)
+call_with('ZREM', geo_key, lost)
 
 -- The streams. An entry's id is its event time, or the last entry's where that is later: the ids of a
 -- partition alone are the same in every run.
@@ -133,15 +156,22 @@ local function next_id(key, event_ms)
   else
     last[2] = last[2] + 1
   end
+  if last[1] < 1e14 then -- as many digits as Lua writes by itself, and sooner
+    return last[1] .. '-' .. last[2]
+  end
   return string.format('%.0f-%.0f', last[1], last[2])
 end
 
 local counts = {}
 
-local function count(name)
-  counts[name] = (counts[name] or 0) + 1
+local function count(kind, name)
+  local of_kind = counts[kind]
+  of_kind[name] = (of_kind[name] or 0) + 1
 end
 
+for _, kind in ipairs({'transition:', 'level:', 'district:'}) do
+  counts[kind] = {}
+end
 for i = first, #heads do
   local an_offset, an_index, fields, routes, _, district = unpack(heads[i], 1, 6)
   local source, event_ms, _, level, transition = unpack(fields, 1, 5)
@@ -154,21 +184,28 @@ for i = first, #heads do
   for _, route in ipairs(routes) do
     append(KEYS[5 + route])
   end
-  count('alerts')
-  count('transition:' .. transition)
+  count('transition:', transition)
   if level_changes[transition] then
-    count('level:' .. level)
+    count('level:', level)
   end
   if district ~= '' then
-    count('district:' .. district)
+    count('district:', district)
   end
 end
 
 -- Counters and fence.
 local totals = {}
-for name, n in pairs(counts) do
+
+local function total(name, n)
   totals[#totals + 1] = name
-  totals[#totals + 1] = string.format('%.0f', n + (tonumber(redis.call('HGET', counters_key, name)) or 0))
+  totals[#totals + 1] = n + (tonumber(redis.call('HGET', counters_key, name)) or 0)
+end
+
+total('alerts', #heads - first + 1)
+for kind, of_kind in pairs(counts) do
+  for name, n in pairs(of_kind) do
+    total(kind .. name, n)
+  end
 end
 redis.call('HSET', counters_key, unpack(totals))
 local after = string.format('%.0f:%.0f', heads[#heads][1], heads[#heads][2])
