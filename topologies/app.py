@@ -20,6 +20,7 @@ from faust.types import TP
 
 from topologies import kafka
 from topologies.kafka_client import faust_arguments
+from topologies.publisher import parse_at
 from topologies.same_log import Fingerprint, Place
 from topologies.settings import Settings, load
 from topologies.transport import CoalescingScheduler, FetchSchema, Transport
@@ -82,7 +83,8 @@ class ReadingsLog:
 
     async def fingerprints(self, places: Sequence[Place]) -> Mapping[Place, Fingerprint]:
         """Return those of messages by (partition, offset), without those that are not there."""
-        return await kafka.fingerprints(self._app.worker.settings, self._topic, places)
+        found = await kafka.messages_at(self._app.worker.settings, self._topic, places)
+        return {place: Fingerprint.of(message) for place, message in found.items()}
 
     async def reread(self, partition: int, offset: int) -> int:
         """Seek; return the epoch from which on fetches come of it."""
@@ -92,6 +94,33 @@ class ReadingsLog:
         """Commit where the next owner may begin."""
         tps = {TP(self._topic, partition): offset for partition, offset in offsets.items()}
         return await self._app.consumer.commit_positions(tps)
+
+
+class AlertsTopic:
+    """The alerts topic as the courier of its partitions sees it."""
+
+    def __init__(self, app: App, topic: str) -> None:
+        self._app, self._topic = app, topic
+
+    async def commit(self, offsets: Mapping[TP, int]) -> None:
+        """Commit where the next owner may begin."""
+        await self._app.consumer.commit_positions(offsets)
+
+    async def places(self, offsets: Mapping[int, int]) -> Mapping[int, Place]:
+        """Return the places of the alerts at offsets, by partition; without those not there."""
+        settings = self._app.worker.settings
+        found = await kafka.messages_at(settings, self._topic, offsets.items())
+        places = ((partition, parse_at(each.headers)) for (partition, _), each in found.items())
+        return {partition: at[1:] for partition, at in places if at is not None}
+
+    async def reread(self, tp: TP) -> tuple[int, int]:
+        """Seek to the beginning; return its offset and the epoch as of which fetches come of it."""
+        first = (await self._app.consumer.earliest_offsets(tp))[tp]
+        return first, await self._app.consumer.reread(tp, first)
+
+    def hold(self, holding: bool) -> None:
+        """Fetch no more for now, or go on."""
+        self._app.consumer.hold(self._topic, holding)
 
 
 def create_app(settings: Settings) -> App:
@@ -115,24 +144,27 @@ def create_app(settings: Settings) -> App:
     app.transport = Transport(app.conf.broker_consumer, app)
     readings = settings.topic("readings")
 
-    async def commit(tp: TP, offset: int) -> None:
-        await app.consumer.commit_positions({tp: offset})
+    async def commit(offsets: Mapping[TP, int]) -> None:
+        await app.consumer.commit_positions(offsets)
 
-    async def seek_first(tp: TP) -> int:
-        first = await app.consumer.earliest_offsets(tp)
-        return await app.consumer.reread(tp, first[tp])
-
-    def hold(topic: str, holding: bool) -> None:
-        app.consumer.hold(topic, holding)
-
-    log = ReadingsLog(app, readings)
-    worker = app.worker = Worker(settings, log, commit, seek_first, hold)
+    worker = app.worker = Worker(
+        settings,
+        ReadingsLog(app, readings),
+        AlertsTopic(app, settings.topic("alerts")),
+        commit,
+    )
 
     def positions(assigned: set[TP]) -> Mapping[TP, int]:
         at = {TP(readings, p): offset for p, offset in worker.positions().items()}
         return {tp: offset for tp, offset in at.items() if tp in assigned}
 
-    app.transport.positions = positions
+    def on_seek(committed: Mapping[TP, int | None]) -> None:
+        alerts = settings.topic("alerts")
+        worker.courier.assigned(
+            {tp.partition: offset or 0 for tp, offset in committed.items() if tp.topic == alerts}
+        )
+
+    app.transport.positions, app.transport.on_seek = positions, on_seek
 
     # Faust sends this before it seeks and lets messages flow; its on_partitions_assigned comes
     # while they flow already.
@@ -141,9 +173,6 @@ def create_app(settings: Settings) -> App:
     @signals.on_rebalance_complete.connect
     async def on_assigned(_: Any, **__: Any) -> None:
         assigned = [tp.partition for tp in app.consumer.assignment() if tp.topic == readings]
-        worker.check_fences(
-            tp.partition for tp in app.consumer.assignment() if tp.topic == settings.topic("alerts")
-        )
         await worker.adopt(assigned, app.consumer_generation_id)
 
     async def release() -> None:
@@ -179,7 +208,7 @@ def create_app(settings: Settings) -> App:
         @app.task
         async def route() -> None:
             try:
-                await worker.route_forever()
+                await worker.courier.carry_forever()
             except Exception as error:
                 worker.failed("the router", error)
                 await app.crash(error)

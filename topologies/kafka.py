@@ -20,7 +20,6 @@ from aiokafka.errors import (
 
 from engine.errors import TocsinError
 from topologies.kafka_client import kafka_arguments
-from topologies.same_log import Fingerprint
 from topologies.settings import Settings
 
 MAX_BATCH_BYTES = 1 << 19
@@ -163,14 +162,14 @@ async def _create(
             raise BrokerError(f"topic {name}: can't be created: {message or code}")
 
 
-async def fingerprints(
+async def messages_at(
     settings: Settings, topic: str, places: Iterable[tuple[int, int]]
-) -> dict[tuple[int, int], Fingerprint]:
-    """Return the fingerprints of messages by (partition, offset), without those not there."""
+) -> dict[tuple[int, int], Any]:
+    """Return messages by (partition, offset), without those that are not there."""
     waiting: dict[int, list[int]] = {}
     for partition, offset in places:
         waiting.setdefault(partition, []).append(offset)
-    found: dict[tuple[int, int], Fingerprint] = {}
+    found: dict[tuple[int, int], Any] = {}
     if not waiting:
         return found
     consumer = new_consumer(settings)
@@ -188,7 +187,7 @@ async def fingerprints(
                 for tp, records in (await consumer.getmany(*now, timeout_ms=500)).items():
                     offset = now.pop(tp, -1)
                     if records[0].offset == offset:
-                        found[tp.partition, offset] = Fingerprint.of(records[0])
+                        found[tp.partition, offset] = records[0]
         return found
     finally:
         await consumer.stop()

@@ -65,7 +65,10 @@ class Owned:
 
     line: PartitionLine
     epoch: int = 0
-    """Fetches of earlier calls than this are from before a seek."""
+    """Fetches of earlier calls than this that leave a gap are from before a seek.
+
+    One that leaves none may be of a call that was under way when it was sought.
+    """
     saved_offset: int = -1
     saved_at: float = 0.0
     last: Any = None
@@ -117,10 +120,12 @@ class Owner:
         """Take a fetch of the readings, if it is what the line waits for."""
         partition = fetch.tp.partition
         owned = self.owned.get(partition)
-        if owned is None or fetch.epoch < owned.epoch:
-            return  # of an owner or a position before; its new one reads it again
+        if owned is None:
+            return  # its new owner reads it again
         expected = owned.line.next_offset
         assert expected is not None
+        if fetch.first > expected and fetch.epoch < owned.epoch:
+            return  # from before a seek
         if fetch.next <= expected:
             return
         fetch = fetch.since(expected)
@@ -136,7 +141,11 @@ class Owner:
         decoded = owned.line.decode(fetch.payloads, fetch.header("content-type"))
         if decoded.rules and not await self._compiled(decoded.rules, partition, owned, expected):
             return
-        outcome = owned.line.take(fetch.offsets, decoded)
+        try:
+            outcome = owned.line.take(fetch.offsets, decoded)
+        except BaseException:
+            del self.owned[partition]  # its state may be half changed: nobody may save it
+            raise
         owned.last = fetch.messages[-1]
         self.publisher.put(partition, outcome.found)
         self.watcher.taken(partition, fetch, outcome, time.perf_counter() - begun)

@@ -248,16 +248,23 @@ class Consumer(driver.Consumer):
         """
         await super().perform_seek()
         assigned = self.assignment()
-        fresh = [tp for tp in assigned if self._read_offset[tp] is None]
+        committed = {tp: self._read_offset[tp] for tp in assigned}
+        fresh = [tp for tp, offset in committed.items() if offset is None]
         positions = dict(await self.earliest_offsets(*fresh)) if fresh else {}
         positions |= self.transport.positions(assigned)
         if positions:
-            await self.seek_wait(positions)
+            await self._seek_to(positions)
+        self.transport.on_seek(committed)
 
     async def reread(self, tp: TP, offset: int) -> int:
         """Seek one partition; return the epoch from which on fetches come of it."""
-        await self.seek_wait({tp: offset})
+        await self._seek_to({tp: offset})
         return self.epoch + 1
+
+    async def _seek_to(self, positions: Mapping[TP, int]) -> None:
+        await self.seek_wait(positions)
+        # what lies before this Faust takes for read, and drops without a word
+        self._read_offset.update(dict.fromkeys(positions))
 
     async def commit_positions(self, offsets: Mapping[TP, int]) -> bool:
         """Commit the offsets at which the next owner may begin; False if they were not taken."""
@@ -265,10 +272,15 @@ class Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """The transport of a worker; `positions` belongs to the owner of the state."""
+    """The transport of a worker.
+
+    `positions` belongs to the owner of the state; `on_seek` is told what is committed for each
+    partition assigned, before any of their messages is handed on.
+    """
 
     Consumer = Consumer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.positions: Positions = lambda assigned: {}
+        self.on_seek: Callable[[Mapping[TP, int | None]], None] = lambda committed: None

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,17 +19,16 @@ from engine.readings import LEVELS, TRANSITIONS, tick_message
 from engine.resume import Resumer
 from engine.rules_check import load
 from engine.snapshots import SnapshotStore
-from topologies import kafka, rejects, same_log
+from topologies import kafka, rejects
 from topologies.commands import ControlRecords
+from topologies.courier import AlertsLog, Courier
 from topologies.health import Health, HealthServer
 from topologies.ingest import Ingest, load_feeds
 from topologies.logs import configure, logger
 from topologies.metrics import Metrics
 from topologies.owner import Log, Owner
-from topologies.publisher import Publisher, parse_at
-from topologies.redis_client import is_permanent, is_redis_error
-from topologies.router import Backoff, FenceBehind, Router, connect
-from topologies.same_log import Mark
+from topologies.publisher import Publisher
+from topologies.router import connect
 from topologies.security import warnings
 from topologies.settings import Settings
 from topologies.settings_text import secrets_of, startup_line
@@ -40,13 +37,7 @@ from topologies.transport import Fetch
 log = logger()
 
 Take = Callable[[Fetch], Awaitable[None]]
-COMMIT_EVERY_S = 1.0
-MOST_WAITING = 32
-"""Fetches of alerts that wait for Redis; beyond it no more are fetched."""
-MOST_ROUTED = 2_000
-"""Alerts that are carried to Redis together, unless one fetch has more."""
-LOST_EVERY_S = 5.0
-"""Pause between the looks at whether Redis has lost what it had confirmed."""
+Commit = Callable[[Mapping[TP, int]], Awaitable[object]]
 WARN_EVERY_S = 5.0
 RETRY_S = (0.1, 5.0)
 
@@ -55,11 +46,10 @@ class Worker:
     """Everything of a worker but the consumer, which is Faust's."""
 
     def __init__(
-        self, settings: Settings, readings: Log, commit: Any, seek_first: Any, hold: Any
+        self, settings: Settings, readings: Log, alerts: AlertsLog, commit: Commit
     ) -> None:
         settings.required("catalog", "rules")
-        self.settings, self._readings = settings, readings
-        self._commit, self._seek_first, self._hold = commit, seek_first, hold
+        self.settings, self._readings, self._commit = settings, readings, commit
         self.metrics = Metrics(stall_after_s=settings.stall_after_s, ticks=settings.tick_s > 0)
         self.feeds = load_feeds(settings.feeds)
         self.ingests: dict[str, Ingest] = {}
@@ -68,16 +58,17 @@ class Worker:
         self.owner: Owner | None = None
         self.checked = False
         self.shadow: str | None = None
-        self.router: Router | None = None
-        self._committed_at: dict[TP, float] = {}
-        self._alerts_next: dict[TP, int] = {}
-        self._alerts_epoch: dict[TP, int] = {}
-        self._waiting: deque[Fetch] = deque()
-        self._routable = asyncio.Event()
-        self._asked_redis_at = 0.0
-        self._holding = False
-        self._fences_due: set[int] = set()
         self._warned_at: dict[str, float] = {}
+        self.courier = Courier(
+            settings.topic("alerts"),
+            alerts,
+            readings,
+            settings.topic("readings"),
+            self.metrics,
+            reject=self._reject_alert,
+            warn=self._warn,
+            retry_max_s=settings.redis_retry_max_s,
+        )
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -142,7 +133,9 @@ class Worker:
             topic: Ingest(topic, adapter, self.catalog) for topic, adapter in self.feeds.items()
         }
         if settings.router:
-            self.router = await connect(settings, self.metrics, self._warn, self._unroutable)
+            self.courier.router = await connect(
+                settings, self.metrics, self._warn, self.courier.unroutable
+            )
         self.metrics.n_partitions = self.catalog.n_partitions
         plan = self.plans.plan(self.rules)[0]
         self.metrics.running_rules(self.rules, plan.rules.name)
@@ -156,8 +149,8 @@ class Worker:
         """Close what `start` opened."""
         self.health.stopping()
         await self.server.stop()
-        if self.router is not None:
-            await self.router.close()
+        if self.courier.router is not None:
+            await self.courier.router.close()
         if self.owner is not None:
             await self.publisher.stop()
 
@@ -172,7 +165,7 @@ class Worker:
             settings.topic("rules"): self._take_rules,
         }
         if settings.router:
-            agents[settings.topic("alerts")] = self._take_alerts
+            agents[settings.topic("alerts")] = self.courier.take
         agents |= dict.fromkeys(self.feeds, self._take_feed)
         return agents
 
@@ -199,13 +192,7 @@ class Worker:
         for partition in list(self.owner.owned):
             self.metrics.disown(partition)
         await self.owner.release(generation)
-        self._waiting.clear()  # not committed: whoever has them next reads them again
-        self._hold_alerts(False)
-        for tp, offset in self._alerts_next.items():
-            await self._commit(tp, offset)
-            if self.router is not None:
-                self.router.forget(tp.partition)
-        self._alerts_next.clear()
+        await self.courier.release()
 
     def note_lag(self, highwater: Callable[[TP], int | None]) -> None:
         """Note how many messages of each owned partition wait."""
@@ -267,7 +254,7 @@ class Worker:
             self.metrics.rejected(each.reason, each.n)
         self.publisher.reject(_letters(fetch, rejected))
         await self.publisher.flush([])
-        await self._commit(fetch.tp, fetch.next)
+        await self._commit({fetch.tp: fetch.next})
 
     # --- commands and rules ---------------------------------------------------------------------
 
@@ -291,141 +278,11 @@ class Worker:
             for partition, record in found:
                 await self._insist(partial(_put, topic, partition, record))
         await self.publisher.flush([])
-        await self._commit(fetch.tp, fetch.next)
+        await self._commit({fetch.tp: fetch.next})
 
-    # --- alerts ---------------------------------------------------------------------------------
-
-    async def _take_alerts(self, fetch: Fetch) -> None:
-        """Put alerts behind those that wait for Redis; the readings do not wait with them."""
-        self._waiting.append(fetch)
-        self._routable.set()
-        if len(self._waiting) >= MOST_WAITING:
-            self._hold_alerts(True)
-
-    def _hold_alerts(self, holding: bool) -> None:
-        if holding is not self._holding:
-            self._holding = holding
-            self._hold(self.settings.topic("alerts"), holding)
-
-    async def route_forever(self) -> None:
-        """Carry to Redis what waits for it."""
-        while self.router is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._routable.wait(), LOST_EVERY_S)
-            await self._check_fences()
-            while self._waiting:
-                await self._check_fences()
-                fetches, n = [], 0
-                while self._waiting and n < MOST_ROUTED:
-                    fetches.append(self._waiting.popleft())
-                    n += len(fetches[-1])
-                await self._route(fetches)
-                if len(self._waiting) <= MOST_WAITING // 4:
-                    self._hold_alerts(False)
-                await self._restore_lost()
-            self._routable.clear()
-            await self._restore_lost()
-
-    async def _restore_lost(self) -> None:
-        """Ask now and then whether Redis has what it confirmed: no alert may come for days."""
-        assert self.router is not None
-        now = time.monotonic()
-        if now - self._asked_redis_at < LOST_EVERY_S:
-            return
-        self._asked_redis_at = now
-        try:
-            await self.router.restore_lost()
-        except FenceBehind as error:
-            log.error(str(error))
-            tp = TP(self.settings.topic("alerts"), error.partition)
-            # one that is no longer ours is its new owner's to read
-            await self._route_again(error.partition, {tp: 0} if tp in self._alerts_next else {})
-
-    def check_fences(self, partitions: Iterable[int]) -> None:
-        """Let the router look, before it takes alerts of these, what Redis remembers of them."""
-        self._fences_due = set(partitions)
-        self._routable.set()
-
-    async def _check_fences(self) -> None:
-        """Raise OtherLogError where Redis has applied alerts of another log; wait while it is away.
-
-        It would pass over the alerts of this log without a word.
-        """
-        tries = 0
-        while self._fences_due and self.router is not None:
-            due = set(self._fences_due)
-            try:
-                fences = await self.router.fences()
-                marks = {
-                    p: [Mark("Redis has applied its alerts", fences[p].offset + 1)]
-                    for p in due & fences.keys()
-                }
-                if marks:
-                    await same_log.check(self._readings, self.settings.topic("readings"), marks)
-            except Exception as error:
-                if not (is_redis_error(error) or isinstance(error, KafkaError)):
-                    raise
-                tries += 1
-                if is_redis_error(error):
-                    self.metrics.redis_down()
-                self._warn("fences", f"alerts wait, their fences can't be read: {error!r}")
-                backoff = Backoff(cap_s=self.settings.redis_retry_max_s)
-                await asyncio.sleep(backoff.pause_s(tries, permanent=is_permanent(error)))
-            else:
-                self.metrics.redis_up = True
-                self._fences_due -= due
-
-    async def _route(self, fetches: Sequence[Fetch]) -> None:
-        """Carry alerts to Redis; commit now and then, for a redelivery changes nothing there."""
-        assert self.router is not None
-        alerts: dict[int, list[tuple[int, int, bytes]]] = {}
-        ends: dict[TP, int] = {}
-        for fetch in fetches:
-            if fetch.epoch < self._alerts_epoch.get(fetch.tp, 0):
-                continue  # from before a seek
-            ends[fetch.tp] = fetch.next
-            for message in fetch.messages:
-                at = parse_at(message.headers)
-                if at is None:
-                    detail = "the header 'at' must be partition/offset/index"
-                    self._reject_alert(fetch.tp, message.offset, message.value, "no_place", detail)
-                else:
-                    alerts.setdefault(at[0], []).append((at[1], at[2], message.value))
-        self.metrics.redis_pending = sum(map(len, fetches)) + sum(map(len, self._waiting))
-        while True:
-            try:
-                await self.router.flush_all(alerts)
-                break
-            except FenceBehind as error:
-                log.error(str(error))
-                await self._route_again(error.partition, ends)
-                # the others' again: what of them was applied already is behind their fences
-                del alerts[error.partition]
-        self.metrics.redis_pending = sum(map(len, self._waiting))
-        self._alerts_next |= ends
-        now = time.monotonic()
-        for tp, offset in ends.items():
-            if now - self._committed_at.get(tp, 0.0) >= COMMIT_EVERY_S:
-                self._committed_at[tp] = now
-                await self._commit(tp, offset)
-
-    async def _route_again(self, partition: int, ends: dict[TP, int]) -> None:
-        """Read a partition's alerts from their beginning."""
-        assert self.router is not None
-        self.router.forget(partition)
-        for tp in [tp for tp in ends if tp.partition == partition]:
-            del ends[tp]
-            self._alerts_epoch[tp] = 1 << 62
-            self._alerts_epoch[tp] = await self._seek_first(tp)
-
-    def _reject_alert(self, tp: Any, offset: int, payload: bytes, reason: str, detail: str) -> None:
+    def _reject_alert(self, tp: TP, offset: int, payload: bytes, reason: str, detail: str) -> None:
         self.metrics.rejected(reason)
         self.publisher.reject([rejects.record(tp, offset, payload, reason, detail)])
-
-    def _unroutable(self, partition: int, alert: Any, reason: str) -> None:
-        """Keep a record that the router can't read."""
-        tp = TP(self.settings.topic("alerts"), partition)
-        self._reject_alert(tp, alert[0], alert[2], "bad_alert", reason)
 
     # --- what the owner tells -------------------------------------------------------------------
 

@@ -58,8 +58,18 @@ def test_one_worker_publishes_what_a_replay_of_the_dumped_topic_gives(system: Li
     assert sum(map(len, expected.values())) > 5
     assert system.published() == expected
     assert system.replayed(n=1) == expected
-    wait_for(lambda: len(system.keys().get("tocsin:alerts", [])) > 5, "alerts in Redis")
+    n = sum(map(len, expected.values()))
+
+    def in_redis() -> bool:
+        return len(system.keys().get("tocsin:alerts", [])) == n
+
+    wait_for(in_redis, "alerts in Redis")
     assert worker.stop() == 0
+    # whatever Redis loses while no worker runs comes back
+    with redis.Redis.from_url(system.redis_url) as client:
+        client.flushall()
+    system.start("b")
+    wait_for(in_redis, "the same alerts in Redis again")
 
 
 @pytest.mark.slow
@@ -241,6 +251,8 @@ def test_alerts_that_pile_up_while_redis_is_slow_all_come_to_it(on_kafka: Live) 
         return int(client.hget("tocsin:counters", "alerts") or 0)
 
     asyncio.run(kafka.ensure_topics(on_kafka.settings, {topic: 4}))
+    causes = max(given[0])[0] + 1  # messages of the log that the alerts are of
+    send(on_kafka, [(p, tick_message(1_752_681_600_000)) for p in range(4)] * causes)
     on_kafka.start("a")
     asyncio.run(pour(0, 20))
     wait_for(routed, "the first alerts")

@@ -55,12 +55,12 @@ def relay(tmp_path: Path, tp: TP, *errors: KafkaError | OSError) -> tuple[list[b
     """Let a worker carry a message into the log; return what arrived and what was committed."""
     committed: list[Any] = []
 
-    async def commit(tp: TP, offset: int) -> None:
-        committed.append((tp, offset))
+    async def commit(offsets: Any) -> None:
+        committed.extend(offsets.items())
 
     async def scenario() -> list[bytes]:
         settings = Settings(catalog=tmp_path / "catalog", rules=tmp_path / "rules")
-        worker = Worker(settings, None, commit, None, None)  # type: ignore[arg-type]
+        worker = Worker(settings, None, None, commit)  # type: ignore[arg-type]
         producer = Producer(worker, *errors)
 
         async def flush(partitions: Any) -> None:

@@ -23,12 +23,11 @@ from tests.engine.test_adopt import city, plan_of
 from tests.topologies.live import Live, wait_for
 from tests.topologies.test_live import publish, settle
 from topologies import kafka, same_log
+from topologies.courier import Courier
 from topologies.kafka_client import kafka_arguments
 from topologies.metrics import Metrics
 from topologies.router_encode import Position
 from topologies.same_log import Fingerprint, Mark, OtherLogError, Place
-from topologies.settings import Settings
-from topologies.worker import Worker
 
 
 def message(offset: int, timestamp: int = 1000, value: bytes | None = b"reading") -> Any:
@@ -160,35 +159,43 @@ class Router:
         return answer
 
 
-def routing(tmp_path: Path, router: Router) -> Worker:
-    given = {"catalog": "c", "rules": "r", "redis_retry_max_s": 0.05}
-    settings = Settings.model_validate(given)
-    worker = Worker(settings, Log(TEN), None, None, None)
-    worker.router = router  # type: ignore[assignment]
-    return worker
+class Alerts:
+    """Nothing was carried yet."""
+
+    async def places(self, offsets: Any) -> dict[int, Any]:
+        assert not offsets
+        return {}
 
 
-def test_a_fence_at_the_last_message_is_fine_and_one_beyond_it_is_not(tmp_path: Path) -> None:
+def courier_of(router: Router) -> Courier:
+    nothing: Any = lambda *_: None  # noqa: E731
+    alerts: Any = Alerts()
+    courier = Courier(
+        *("alerts", alerts, Log(TEN), "readings", Metrics()),
+        reject=nothing, warn=nothing, retry_max_s=0.05,
+    )  # fmt: skip
+    courier.router = router  # type: ignore[assignment]
+    return courier
+
+
+def test_a_fence_at_the_last_message_is_fine_and_one_beyond_it_is_not() -> None:
     fences = {1: Position(9, 5), 2: Position(10, 0)}
-    worker = routing(tmp_path, Router(fences))
-    worker.check_fences([0, 1])  # those of others are no business of this worker
-    asyncio.run(worker._check_fences())
-    assert not worker._fences_due
-    worker = routing(tmp_path, Router(fences))
-    worker.check_fences([1, 2])
+    courier = courier_of(Router(fences))
+    courier.assigned({0: 0, 1: 0})  # those of others are no business of this worker
+    asyncio.run(courier._check_fences())
+    assert not courier._unchecked
+    courier = courier_of(Router(fences))
+    courier.assigned({1: 0, 2: 0})
     with pytest.raises(OtherLogError, match=r"partition 2.*Redis has applied its alerts"):
-        asyncio.run(worker._check_fences())
+        asyncio.run(courier._check_fences())
 
 
-def test_fences_are_waited_for_while_redis_is_away(tmp_path: Path) -> None:
-    worker = routing(tmp_path, Router(ConnectionError("away"), ConnectionError("away"), {}))
-    seen: list[Any] = []
-    ours = Metrics.redis_down
-    worker.metrics.redis_down = lambda: seen.append(ours(worker.metrics))  # type: ignore[method-assign]
-    worker.check_fences([0])
-    asyncio.run(worker._check_fences())
-    assert len(seen) == 2
-    assert worker.metrics.redis_up
+def test_fences_are_waited_for_while_redis_is_away() -> None:
+    courier = courier_of(Router(ConnectionError("away"), ConnectionError("away"), {}))
+    courier.assigned({0: 0})
+    asyncio.run(courier._check_fences())
+    assert b"tocsin_redis_outages_total 1.0" in courier._metrics.text()
+    assert courier._metrics.redis_up
 
 
 # --- all of it, on Apache Kafka ------------------------------------------------------------------

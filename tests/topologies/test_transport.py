@@ -38,11 +38,17 @@ class Thread:
 def test_what_was_fetched_and_thrown_away_is_read_again_even_before_the_first_commit(
     tmp_path: Path,
 ) -> None:
-    async def scenario() -> dict[TP, int]:
+    async def scenario() -> tuple[dict[TP, int], dict[TP, int | None], Any]:
         app: Any = create_app(Settings(catalog=tmp_path / "catalog", rules=tmp_path / "rules"))
         app.transport.positions = lambda assigned: {OWNED: 42}
         thread = app.consumer._thread = Thread()
+        told: list[Any] = []
+        app.transport.on_seek = told.append
         await app.consumer.perform_seek()
-        return thread.position
+        return thread.position, app.consumer._read_offset, told
 
-    assert asyncio.run(scenario()) == {KNOWN: 7, FRESH: 3, OWNED: 42}
+    position, read, told = asyncio.run(scenario())
+    assert position == {KNOWN: 7, FRESH: 3, OWNED: 42}
+    # Faust drops what lies before the offset that it takes for read
+    assert {tp: read[tp] for tp in position} == {KNOWN: 7, FRESH: None, OWNED: None}
+    assert told == [{KNOWN: 7, FRESH: None, OWNED: None}]
