@@ -7,7 +7,6 @@ it. It only reads: an ACL user with XREVRANGE, XREAD, ZREVRANGE and HMGET on the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -39,7 +38,6 @@ MOST_READ = 100_000
 SHOWN_FIELDS = ("level", "score", "since", "district", "text", "acknowledged_by", "shelved_by")
 _UNSEEN = {code: "�" for code in (*range(32), *range(127, 160))}
 _RETRY_MAX_S = 2.0
-CLOSE_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +103,6 @@ async def _show(reader: Reader, screen: Console | None, *, follow: bool, limit: 
         await reader.close()
 
 
-def _is_cancelled() -> bool:
-    """Return whether Ctrl-C came, even if a client on its way through an outage swallowed it."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 class Reader:
     """Reads the keys that the router writes."""
 
@@ -122,9 +114,8 @@ class Reader:
         self._stream = f"{link.key_prefix}{f'route:{route}' if route else 'alerts'}"
 
     async def close(self) -> None:
-        """Close the connection; a server that does not answer is not waited for."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._client.aclose(), CLOSE_S)
+        """Close the connection."""
+        await self._client.aclose()
 
     async def active(self, limit: int) -> tuple[list[dict[str, str]], int]:
         """Return the sources above normal by score, as their hashes say, and how many there are."""
@@ -161,7 +152,7 @@ class Reader:
     async def follow(self, last: bytes) -> AsyncIterator[bytes]:
         """Yield records as they come, over every outage of Redis."""
         tries = 0
-        while not _is_cancelled():
+        while True:
             try:
                 block_ms = min(BLOCK_MS, int(self._link.timeout_s * 500))
                 found = await self._client.xread({self._stream: last}, count=PAGE, block=block_ms)
