@@ -19,13 +19,14 @@ import pytest
 from engine.errors import OutputError
 from tests.services.redis import Redis
 from tests.topologies.alert_log import alerts, altered
-from tests.topologies.test_router import routed, run
+from tests.topologies.routers import routed, run
 from topologies import alerts_cli
 from topologies.redis_client import RedisLink
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
 from topologies import alerts_cli
 from topologies.redis_client import RedisLink
 link = RedisLink(url=sys.argv[1], timeout_s=0.4)
