@@ -151,14 +151,13 @@ class PartitionLine:
         """Copy the state, to be written while the line goes on."""
         return freeze(self.pipeline, room=room)
 
-    def restore(self, resumer: Resumer, end: int | None = None) -> list[str]:
+    def restore(self, resumer: Resumer) -> list[str]:
         """Take up the newest whole snapshot, under the rules that it was made with.
 
-        Without any, the line stays as it is and ``next_offset`` None. ``end`` is where the log
-        ends, if that is known. Return what people should know; raises ``SnapshotError`` where
-        there are snapshots but none is any good.
+        Without any, the line stays as it is and ``next_offset`` None. Return what people should
+        know; raises ``SnapshotError`` where there are snapshots but none is any good.
         """
-        found = resumer.store.find(self.partition, end=end)
+        found = resumer.store.find(self.partition)
         if found is None:
             return []
         digest = self.plans.compile(found.snapshot.meta["rules_text"])

@@ -133,18 +133,14 @@ class SnapshotStore:
                 found.append(Candidate(partition, int(match[1]), where, size, entry.mtime))
         return sorted(found, key=lambda candidate: -candidate.offset)
 
-    def find(self, partition: int, *, end: int | None = None) -> Found | None:
+    def find(self, partition: int) -> Found | None:
         """Return the newest whole snapshot of a partition; None where there never was one.
 
-        One that covers more than the log has, up to `end`, is of another log and is passed over.
         Raises SnapshotError where there are snapshots but none is any good.
         """
         skipped: list[Skipped] = []
         for candidate in self.latest(partition):
             try:
-                if end is not None and candidate.offset > end:
-                    why = f"it covers the log up to {candidate.offset}, but that ends at {end}"
-                    raise SnapshotError(f"{candidate.uri}: {why}")
                 return Found(candidate, snapshot.read(candidate.place), skipped)
             except SnapshotError as error:
                 skipped.append(Skipped(candidate, error.problem))
@@ -157,14 +153,14 @@ class SnapshotStore:
             f"move its folder away to begin its log anew ({reasons})"
         )
 
-    def restore(self, pipeline: Pipeline, *, end: int | None = None) -> Restored | None:
+    def restore(self, pipeline: Pipeline) -> Restored | None:
         """Give a pipeline the state of its partition's newest whole snapshot; as `find`.
 
         Raises ForeignSnapshotError for one of another catalog or under other rules; `find` it and
         use `engine.carry` to keep what remains meaningful.
         """
         assert pipeline.partition is not None
-        found = self.find(pipeline.partition, end=end)
+        found = self.find(pipeline.partition)
         if found is None:
             return None
         refuse_other_catalog(found, pipeline.plan.catalog.digest)

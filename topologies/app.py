@@ -18,10 +18,11 @@ import faust
 from faust.app.base import BootStrategy
 from faust.types import TP
 
+from engine.placed import Place
 from topologies import kafka
 from topologies.kafka_client import faust_arguments
 from topologies.publisher import parse_at
-from topologies.same_log import Fingerprint, Place
+from topologies.same_log import Fingerprint, MessageId
 from topologies.settings import Settings, load
 from topologies.transport import CoalescingScheduler, FetchSchema, Transport
 from topologies.worker import Worker
@@ -81,10 +82,10 @@ class ReadingsLog:
             ends = dict(await self._app.consumer.highwaters(*tps))
         return {tp.partition: (first[tp], ends.get(tp)) for tp in tps}
 
-    async def fingerprints(self, places: Sequence[Place]) -> Mapping[Place, Fingerprint]:
-        """Return those of messages by (partition, offset), without those that are not there."""
-        found = await kafka.messages_at(self._app.worker.settings, self._topic, places)
-        return {place: Fingerprint.of(message) for place, message in found.items()}
+    async def fingerprints(self, ids: Sequence[MessageId]) -> Mapping[MessageId, Fingerprint]:
+        """Return those of messages, without those that are not there."""
+        found = await kafka.messages_at(self._app.worker.settings, self._topic, ids)
+        return {each: Fingerprint.of(message) for each, message in found.items()}
 
     async def reread(self, partition: int, offset: int) -> int:
         """Seek; return the epoch from which on fetches come of it."""

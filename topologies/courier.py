@@ -1,4 +1,4 @@
-"""Carries the alerts topic to Redis, behind the back of the readings, and minds what Redis forgets.
+"""Carries the alerts topic to Redis, beside the readings, and minds what Redis forgets.
 
 tocsin.alerts ─ take → those that wait ─ carry_forever → Router → Redis
                  └ beyond MOST_WAITING the topic is held, the readings go on

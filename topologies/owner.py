@@ -22,7 +22,7 @@ from engine.partition import Outcome, PartitionLine, Plans
 from engine.resume import Resumer
 from engine.snapshot import Room
 from topologies import same_log
-from topologies.publisher import NOTHING, Publisher
+from topologies.publisher import Publisher
 from topologies.same_log import Fingerprint, Mark
 from topologies.transport import Fetch
 
@@ -191,7 +191,7 @@ class Owner:
     async def _marks(self, partition: int) -> list[Mark]:
         """Return how far a partition's log was read, as snapshots and the alerts topic say."""
         marks = await asyncio.to_thread(same_log.of_snapshots, self.resumer.store, partition)
-        offset, _ = self.publisher._last.get(partition, NOTHING)
+        offset, _ = self.publisher.last(partition)
         return [*marks, Mark(f"{self.publisher.topic} has alerts of it", offset + 1)]
 
     async def _restored(self, partition: int, earliest: int) -> None:

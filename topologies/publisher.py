@@ -101,6 +101,10 @@ class Publisher:
         for partition in partitions:
             self._last[partition] = found.get(partition, NOTHING)
 
+    def last(self, partition: int) -> Place:
+        """Return the place of the last alert of a partition, put in or already in the topic."""
+        return self._last.get(partition, NOTHING)
+
     def put(self, partition: int, parts: Sequence[Told | Untold]) -> None:
         """Take alerts to publish; those that were published before are passed over."""
         for part in parts:

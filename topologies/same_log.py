@@ -23,7 +23,8 @@ KEY = "last_message"
 MOST_SNAPSHOTS = 4
 """Of a partition, the newest, that are looked at; more are hardly ever needed."""
 
-Place = tuple[int, int]
+MessageId = tuple[int, int]
+"""(partition, offset)."""
 
 
 class Fingerprint(NamedTuple):
@@ -58,8 +59,8 @@ class Log(Protocol):
     async def bounds(self, partitions: Sequence[int]) -> Mapping[int, tuple[int, int | None]]:
         """Return the first offset of each partition, and the one after its last if known."""
 
-    async def fingerprints(self, places: Sequence[Place]) -> Mapping[Place, Fingerprint]:
-        """Return those of messages by (partition, offset), without those that are not there."""
+    async def fingerprints(self, ids: Sequence[MessageId]) -> Mapping[MessageId, Fingerprint]:
+        """Return those of messages, without those that are not there."""
 
 
 class OtherLogError(TocsinError):

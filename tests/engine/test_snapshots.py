@@ -116,13 +116,6 @@ def test_store_without_one_good_snapshot_says_so(tmp_path, case):
     assert "00020.snapshot" in str(caught.value)
 
 
-def test_snapshot_ahead_of_the_log_is_of_another_log(tmp_path, case):
-    store = filled(tmp_path, case, [10, 20])
-    restored = store.restore(Pipeline(case.plan, partition=0), end=15)
-    assert restored.offset == 10
-    assert "covers the log up to 20, but that ends at 15" in restored.skipped[0].why
-
-
 def test_snapshot_of_another_catalog_is_refused_and_says_what_to_do(tmp_path, case):
     store = filled(tmp_path, case, [10])
     other = world(Random(99), 10).plan

@@ -13,7 +13,7 @@ from tests.services.redis import Cluster, Redis, Sentinels
 from tests.services.s3 import BUCKET, KEYS, ObjectStore
 from tests.topologies.live import NO_REDIS, Live, command, live_on, publish, settle, wait_for
 from tests.topologies.redis_keys import Keys, read
-from tests.topologies.test_router import undisturbed
+from tests.topologies.routers import undisturbed
 
 
 def wanted(live: Live, expected: dict[int, list[tuple[bytes, bytes]]]) -> Keys:

@@ -27,7 +27,7 @@ COMMANDS, FEED = TP("tocsin.commands", 0), TP("feed", 0)
 class Producer:
     """Fails with what it is given, one after the other, then takes everything."""
 
-    def __init__(self, worker: Worker, *errors: KafkaError | OSError) -> None:
+    def __init__(self, worker: Any, *errors: KafkaError | OSError) -> None:
         self.worker, self.errors = worker, list(errors)
         self.taken: list[bytes] = []
 
@@ -41,7 +41,7 @@ class Producer:
         self.taken.append(record)
 
     def _come_back(self) -> None:
-        self.worker.publisher.producer = self  # type: ignore[assignment]
+        self.worker.publisher.producer = self
 
 
 class Ingest:
@@ -60,19 +60,18 @@ def relay(tmp_path: Path, tp: TP, *errors: KafkaError | OSError) -> tuple[list[b
 
     async def scenario() -> list[bytes]:
         settings = Settings(catalog=tmp_path / "catalog", rules=tmp_path / "rules")
-        worker = Worker(settings, None, None, commit)  # type: ignore[arg-type]
+        nobody: Any = None
+        worker: Any = Worker(settings, nobody, nobody, commit)
         producer = Producer(worker, *errors)
 
         async def flush(partitions: Any) -> None:
             return None
 
-        worker.publisher = SimpleNamespace(  # type: ignore[assignment]
+        worker.publisher = SimpleNamespace(
             producer=producer, reject=lambda records: None, flush=flush
         )
-        worker.controls = SimpleNamespace(  # type: ignore[assignment]
-            of_command=lambda payload: [(3, payload)]
-        )
-        worker.ingests = {FEED.topic: Ingest()}  # type: ignore[dict-item]
+        worker.controls = SimpleNamespace(of_command=lambda payload: [(3, payload)])
+        worker.ingests = {FEED.topic: Ingest()}
         message = SimpleNamespace(offset=4, value=b"shelve", headers=())
         await worker.agents().get(tp.topic, worker._take_feed)(Fetch(tp, [message], 1))
         return producer.taken

@@ -7,8 +7,7 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -20,76 +19,9 @@ from hypothesis import strategies as st
 from tests.services.redis import Redis
 from tests.topologies.alert_log import alerts, altered
 from tests.topologies.redis_keys import Keys, keys_of
-from topologies.redis_client import RedisLink, connect
-from topologies.router import Backoff, FenceBehind, Flushed, Router, Watch
+from tests.topologies.routers import Told, client_of, routed, run, undisturbed
+from topologies.router import Flushed
 from topologies.router_encode import MOST_ALERTS, Alert
-
-AWAIT_S = 10.0
-QUICK = Backoff(base_s=0.005, cap_s=0.05, permanent_s=0.1)
-
-
-class Told(Watch):
-    """What a router told, and a way to wait for it."""
-
-    def __init__(self) -> None:
-        self.down: list[str] = []
-        self.up: list[float] = []
-        self.rejected: list[Any] = []
-        self.resent: list[int] = []
-        super().__init__(
-            on_down=self.down.append,
-            on_up=self.up.append,
-            on_reject=lambda partition, alert, reason: self.rejected.append((alert, reason)),
-            on_resend=lambda partition, n_alerts: self.resent.append(n_alerts),
-            down_every_s=0.0,
-        )
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    async def trouble(self, words: str) -> None:
-        """Return when a trouble was told that names the words."""
-        async with asyncio.timeout(AWAIT_S):
-            while not any(words in each for each in self.down):
-                await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def routed(server: Redis, told: Told | None = None, **arguments: Any) -> Any:
-    link = RedisLink(url=server.url, timeout_s=arguments.pop("timeout_s", 2.0))
-    router = Router(connect(link), backoff=QUICK, watch=told or Told(), **arguments)
-    try:
-        yield router
-    finally:
-        await router.close()
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await scenario()
-
-    asyncio.run(bounded())
-
-
-def undisturbed(server: Redis, logs: dict[int, Sequence[Any]], *, ids: bool = False) -> Keys:
-    """Return the keys after each partition was flushed at once, and leave the server empty."""
-
-    async def flush() -> None:
-        async with routed(server) as router:
-            for partition, log in logs.items():
-                await router.flush(partition, log)
-
-    run(flush)
-    found = keys_of(server.url, ids=ids)
-    with redis.Redis.from_url(server.url) as client:
-        client.flushall()
-    return found
-
-
-def client_of(server: Redis) -> redis.Redis:
-    return redis.Redis.from_url(server.url)
-
 
 # --- what is written
 
@@ -528,96 +460,6 @@ def test_a_server_that_forgot_the_script_is_taught_it_again(redis_server: Redis)
                 with client_of(redis_server) as client:
                     client.script_flush()
                 await router.flush_all({p: log[first : first + 10] for p, log in logs.items()})
-
-    run(scenario)
-    assert keys_of(redis_server.url) == wanted
-
-
-# --- Redis that loses what it confirmed
-
-
-def test_what_redis_lost_is_sent_again_from_memory(serve: Any) -> None:
-    server: Redis = serve(lambda: Redis(settings=("--appendonly", "no")))
-    logs = {partition: alerts(90, partition=partition) for partition in range(2)}
-    wanted = undisturbed(server, logs)
-    told = Told()
-
-    async def scenario() -> None:
-        async with routed(server, told) as router:
-            for first in range(0, 60, 20):
-                await router.flush_all({p: log[first : first + 20] for p, log in logs.items()})
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
-            found = await router.flush_all({p: log[60:] for p, log in logs.items()})
-            assert found == {0: Flushed(applied=30), 1: Flushed(applied=30)}
-            assert told.resent == [60, 60]
-
-    run(scenario)
-    assert keys_of(server.url) == wanted
-
-
-def test_what_the_router_no_longer_remembers_is_asked_for(serve: Any) -> None:
-    server: Redis = serve(lambda: Redis(settings=("--appendonly", "no")))
-    log = alerts(90)
-    wanted = undisturbed(server, {0: log}, ids=True)
-
-    async def scenario() -> None:
-        async with routed(server, remember_bytes=50_000) as router:
-            for first in range(0, 60, 20):
-                await router.flush(0, log[first : first + 20])
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
-            with pytest.raises(FenceBehind, match="lost alerts of partition 0") as lost:
-                await router.flush(0, log[60:])
-            assert (lost.value.fence, lost.value.known) == (None, log[59][:2])
-            router.forget(0)
-            assert (await router.flush(0, log)).applied == 90
-
-    run(scenario)
-    assert keys_of(server.url, ids=True) == wanted
-
-
-def test_what_redis_lost_is_sent_again_though_no_alert_comes(redis_server: Redis) -> None:
-    logs = {partition: alerts(60, partition=partition) for partition in range(3)}
-    wanted = undisturbed(redis_server, logs)
-
-    async def scenario() -> None:
-        async with routed(redis_server) as router:
-            await router.flush(2, logs[2][:40])
-        # this router remembers all of partitions 0 and 1, and of 2 but the end
-        async with routed(redis_server) as router:
-            await router.flush_all(logs)
-            await router.restore_lost()
-            with client_of(redis_server) as client:
-                assert keys_of(redis_server.url) == wanted
-                client.flushall()
-            with pytest.raises(FenceBehind) as behind:
-                await router.restore_lost()
-            assert behind.value.partition == 2
-            assert set(await router.fences()) == {0, 1}
-            router.forget(2)
-            await router.flush(2, logs[2])
-
-    run(scenario)
-    assert keys_of(redis_server.url) == wanted
-
-
-def test_a_partition_to_be_read_again_keeps_no_other_from_being_sent(redis_server: Redis) -> None:
-    logs = {partition: alerts(60, partition=partition) for partition in range(3)}
-    wanted = undisturbed(redis_server, logs)
-
-    async def scenario() -> None:
-        async with routed(redis_server) as router:
-            await router.flush(2, logs[2][:20])
-        async with routed(redis_server) as router:
-            await router.flush_all({partition: log[:40] for partition, log in logs.items()})
-            with client_of(redis_server) as client:
-                client.flushall()
-            rest = {partition: log[40:] for partition, log in logs.items()}
-            with pytest.raises(FenceBehind):
-                await router.flush_all(rest)
-            router.forget(2)
-            await router.flush_all(rest | {2: logs[2]})
 
     run(scenario)
     assert keys_of(redis_server.url) == wanted

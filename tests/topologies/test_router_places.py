@@ -15,7 +15,7 @@ from tests.services.certificates import Certificates
 from tests.services.redis import PASSWORD, USER, Cluster, Redis, Sentinels
 from tests.topologies.alert_log import alerts
 from tests.topologies.redis_keys import keys_of, read
-from tests.topologies.test_router import QUICK, Told, client_of, run, undisturbed
+from tests.topologies.routers import QUICK, Told, client_of, run, undisturbed
 from topologies.redis_client import RedisLink, connect
 from topologies.router import Flushed, Router
 
