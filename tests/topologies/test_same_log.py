@@ -27,7 +27,7 @@ from topologies.courier import Courier
 from topologies.kafka_client import kafka_arguments
 from topologies.metrics import Metrics
 from topologies.router_encode import Position
-from topologies.same_log import Fingerprint, Mark, OtherLogError, Place
+from topologies.same_log import Fingerprint, Mark, MessageId, OtherLogError
 
 
 def message(offset: int, timestamp: int = 1000, value: bytes | None = b"reading") -> Any:
@@ -44,10 +44,10 @@ class Log:
     async def bounds(self, partitions: Sequence[int]) -> Mapping[int, tuple[int, int | None]]:
         return dict.fromkeys(partitions, (min(self.messages, default=0), self.end))
 
-    async def fingerprints(self, places: Sequence[Place]) -> Mapping[Place, Fingerprint]:
+    async def fingerprints(self, ids: Sequence[MessageId]) -> Mapping[MessageId, Fingerprint]:
         return {
             (partition, offset): Fingerprint.of(self.messages[offset])
-            for partition, offset in places
+            for partition, offset in ids
             if offset in self.messages
         }
 
