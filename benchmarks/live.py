@@ -38,6 +38,7 @@ from engine.split import message as arrow_message
 from tests.services.kafka import FAST, Kafka
 from tests.services.redis import Redis
 from topologies import kafka
+from topologies.commands import push_rules
 from topologies.settings import Settings
 
 PARTITIONS = 8
@@ -291,22 +292,45 @@ def json_rows(bench: Bench, n_single: int, n_many: int) -> list[Row]:
 class Latency:
     """Times from producing a message to its alerts in Redis."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, prefix: str) -> None:
         self.bench = bench
+        self.prefix = prefix
         self.feed = bench.new_feed(warm=True)
-        self.settings = bench.settings("latency", alerts_flush_ms=2)
+        self.settings = bench.settings(prefix, alerts_flush_ms=2)
         self.live = Settings.model_validate(self.settings)
         self.sent: dict[tuple[int, int], float] = {}
         self.seen: list[tuple[tuple[int, int], float]] = []
         self.over = threading.Event()
         self.worker: list[dict[str, Any]] = []
 
+    @contextmanager
+    def watched(self, rate: float) -> Iterator[None]:
+        """Have a worker, with warm state, that has taken what waited; watch its alerts."""
+        copy_snapshots(self.bench.warm, Path(self.settings["snapshots"]))
+        with spawned("worker", self.settings) as process:
+            threading.Thread(target=self.follow, args=(process.stdout,), daemon=True).start()
+            asyncio.run(self.produce(0.5, rate))
+            while not self.worker or not self.worker[-1]["n"]:
+                time.sleep(0.1)
+            time.sleep(2.0)
+            self.sent.clear()
+            watcher = threading.Thread(target=self.watch, daemon=True)
+            watcher.start()
+            yield
+            time.sleep(3.0)
+            self.over.set()
+            watcher.join()
+
+    def delays(self) -> list[tuple[float, float]]:
+        """Return when the message of each alert was produced, and the seconds from then on."""
+        return [(self.sent[at], now - self.sent[at]) for at, now in self.seen if at in self.sent]
+
     def watch(self) -> None:
         """Note when each alert is seen in Redis."""
         client = redis.Redis.from_url(self.bench.redis.url)
         last: Any = "0"
         while not self.over.is_set():
-            found: Any = client.xread({"latency:alerts": last}, block=200, count=1000)
+            found: Any = client.xread({f"{self.prefix}:alerts": last}, block=200, count=1000)
             now = time.time()
             for _, entries in found or []:
                 for place, fields in entries:
@@ -354,28 +378,42 @@ class Latency:
 
 def latency(bench: Bench, seconds: float, rate: float) -> list[Row]:
     """From producing a message to its alerts in Redis, at a million readings a second."""
-    run = Latency(bench)
-    copy_snapshots(bench.warm, Path(run.settings["snapshots"]))
-    with spawned("worker", run.settings) as process:
-        threading.Thread(target=run.follow, args=(process.stdout,), daemon=True).start()
-        asyncio.run(run.produce(0.5, rate))
-        while not run.worker or not run.worker[-1]["n"]:
-            time.sleep(0.1)  # until it owns its partitions and has taken what waited
-        time.sleep(2.0)
-        run.sent.clear()
-        watcher = threading.Thread(target=run.watch, daemon=True)
-        watcher.start()
+    run = Latency(bench, "latency")
+    with run.watched(rate):
         asyncio.run(run.produce(seconds, rate))
-        time.sleep(3.0)
-        run.over.set()
-        watcher.join()
-    delays = [now - run.sent[at] for at, now in run.seen if at in run.sent]
+    delays = [delay for _, delay in run.delays()]
     what = f"produce to visible in Redis at {rate / 1e6:g} M/s"
     if not delays:
         return [Row(what, "p99 ≤ 100 ms", "≤ 25 ms", "no alert seen")]
     p50, p99 = np.percentile(delays[len(delays) // 10 :], [50, 99]) * 1e3
     said = f"p50 {p50:.0f} ms, p99 {p99:.0f} ms of {len(delays):,} alerts"
     return [Row(what, "p99 ≤ 100 ms", "≤ 25 ms", said)]
+
+
+def push(bench: Bench, seconds: float, rate: float) -> list[Row]:
+    """How late alerts are when rules are pushed that change every sensor, and how long for."""
+    run = Latency(bench, "push")
+    text = bench.rules.read_text(encoding="utf-8")
+    changed = bench.folder / "changed.toml"
+    changed.write_text(text.replace("red = 50", "red = 49"), encoding="utf-8")
+    pushed: list[float] = []
+
+    def later() -> None:
+        time.sleep(seconds / 4)
+        pushed.append(time.time())
+        push_rules(run.live, changed, by=None, note=None, as_json=False)
+
+    with run.watched(rate):
+        pushing = threading.Thread(target=later)
+        pushing.start()
+        asyncio.run(run.produce(seconds, rate))
+        pushing.join()
+    told = np.diff([line["wall"] for line in run.worker if line["wall"] >= pushed[0]])
+    late = [(at, delay) for at, delay in run.delays() if at + delay >= pushed[0]]
+    most = max(delay for _, delay in late)
+    over = max(at + delay for at, delay in late if delay > 0.1) - pushed[0]
+    said = f"{most:.1f} s late at most, on time after {over:.1f} s, loop held ≤ {max(told):.2f} s"
+    return [Row(f"rules that change 1M sensors, pushed at {rate / 1e6:g} M/s", "", "", said)]
 
 
 def pause(bench: Bench) -> list[Row]:
@@ -406,7 +444,9 @@ def pause(bench: Bench) -> list[Row]:
 def main() -> None:
     """Measure what was asked for and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
-    parser.add_argument("only", nargs="*", help="throughput, json, latency, pause; all of them")
+    parser.add_argument(
+        "only", nargs="*", help="throughput, json, latency, push, pause; all of them"
+    )
     parser.add_argument("--sensors", type=int, default=1_000_000)
     parser.add_argument("--readings", type=int, default=32_000_000)
     given = parser.parse_args()
@@ -414,6 +454,7 @@ def main() -> None:
         "throughput": lambda bench: throughput(bench, given.readings),
         "json": lambda bench: json_rows(bench, given.readings // 20, given.readings // 8),
         "latency": lambda bench: latency(bench, 15.0, 1e6),
+        "push": lambda bench: push(bench, 24.0, 3e5),
         "pause": pause,
     }
     table = Table("what", "bar", "stretch", "measured", title="live")
