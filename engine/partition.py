@@ -84,9 +84,13 @@ class Plans:
         return Pipeline(plan, state=state, partition=partition)
 
     def keep(self, digests: set[str]) -> None:
-        """Forget all other rules, and the memory of their state."""
-        self._known = {each: known for each, known in self._known.items() if each in digests}
-        self._writers = {each: one for each, one in self._writers.items() if each in digests}
+        """Forget all other rules, and the memory of their state.
+
+        Others may compile meanwhile, in threads of their own.
+        """
+        for known in (self._known, self._writers):
+            for digest in [each for each in list(known) if each not in digests]:
+                known.pop(digest)
 
     def writer(self, digest: str) -> AlertRecords:
         """Return what writes the alerts of all partitions, so that they may be written together."""

@@ -10,6 +10,7 @@ Faust carries messages and membership. State, event time and offsets are the own
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,6 +28,8 @@ from topologies.settings import Settings, load
 from topologies.transport import CoalescingScheduler, FetchSchema, Transport
 from topologies.worker import Worker
 
+RELEASE_SHARE = 0.6
+"""Of the time for a shutdown, for snapshots; the rest is for leaving the group."""
 BUFFERED_FETCHES = 2
 """Fetches that wait for an agent, beside those that the client has prefetched."""
 
@@ -189,7 +192,12 @@ def create_app(settings: Settings) -> App:
 
     @signals.on_before_shutdown.connect
     async def on_shutdown(_: Any, **__: Any) -> None:
-        await release()
+        try:
+            async with asyncio.timeout(RELEASE_SHARE * settings.shutdown_s):
+                await release()
+        except Exception as error:
+            # a shutdown that raises never ends; the next owner starts from the snapshots before
+            worker.not_released(error)
 
     for topic, take in worker.agents().items():
         _agent(app, topic, take)
@@ -203,6 +211,16 @@ def create_app(settings: Settings) -> App:
     @app.task
     async def tick() -> None:
         await worker.tick_forever()
+
+    @app.task
+    async def watch_broker() -> None:
+        await worker.watch_broker()
+
+    @app.task
+    async def publish() -> None:
+        error = await worker.publisher.failure()
+        worker.failed("the publisher", error)
+        await app.crash(error)
 
     if settings.router:
 

@@ -97,6 +97,8 @@ class Health:
             found.append({"reason": self._phase})
         elif not self._assigned:
             found.append({"reason": "not_assigned"})
+        if not self.metrics.kafka_up:
+            found.append({"reason": "kafka_down"})
         if self.settings.router and self.metrics.redis_up is False:
             found.append({"reason": "redis_down", "pending": self.metrics.redis_pending})
         for partition, owned in sorted(self.metrics.partitions.items()):

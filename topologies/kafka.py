@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
     KafkaError,
+    KafkaTimeoutError,
     TopicAlreadyExistsError,
     UnknownError,
     UnsupportedVersionError,
@@ -32,6 +33,13 @@ LOOK_UP_S = 10.0
 
 class BrokerError(TocsinError):
     """Kafka can't be reached, or its topics are not as they must be."""
+
+
+def is_passing(error: Exception) -> bool:
+    """Return whether what a broker refused may be asked again, and then succeed."""
+    return isinstance(error, OSError | KafkaTimeoutError) or bool(
+        getattr(error, "retriable", False)
+    )
 
 
 def new_producer(settings: Settings, *, idempotent: bool = True, **more: Any) -> AIOKafkaProducer:

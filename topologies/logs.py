@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, MutableMapping
+import time
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import IO, Any
 
 import orjson
@@ -23,6 +24,34 @@ _LIBRARIES = {
     "asyncio": logging.WARNING,
     "aiohttp.access": logging.WARNING,
 }
+
+
+class Seldom:
+    """A filter of handlers: of what a library says again and again, one line in some seconds.
+
+    Without a broker a Kafka client says the same a hundred times a second. Lines of one kind are
+    those of one logger with one text, whatever is filled in.
+    """
+
+    def __init__(
+        self, library: str, every_s: float = 5.0, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._library, self._every_s, self._clock = library, every_s, clock
+        self._said: dict[tuple[str, str], list[float]] = {}
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        """Return whether a line is to be said; it then tells how many like it were not."""
+        if record.name.partition(".")[0] != self._library:
+            return True
+        now = self._clock()
+        said = self._said.setdefault((record.name, str(record.msg)), [now - self._every_s, 0])
+        if now - said[0] < self._every_s:
+            said[1] += 1
+            return False
+        if said[1]:
+            record.msg, record.args = f"{record.getMessage()} (and {said[1]:.0f} like it)", None
+        said[:] = now, 0
+        return True
 
 
 class Masker:
@@ -96,6 +125,8 @@ def configure(
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
+    if log_level != "debug":
+        handler.addFilter(Seldom("aiokafka"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

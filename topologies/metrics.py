@@ -70,6 +70,7 @@ class Metrics(Collector):
         self.state_bytes = 0
         self.loop_delay_s = 0.0
         self.ready = False
+        self.kafka_up = True
         self.redis_up: bool | None = None
         self.redis_pending = 0
         self.rules: dict[str, str] | None = None
@@ -186,6 +187,11 @@ class Metrics(Collector):
         """Count the alert records that were new to Redis."""
         return self._count["redis_alerts"]
 
+    def kafka_down(self) -> None:
+        """Note that no broker answers; said again while it lasts, it counts once."""
+        self._count["kafka_outages"] += self.kafka_up
+        self.kafka_up = False
+
     def redis_flush(self, seconds: float, n_alerts: int) -> None:
         """Note a flush that Redis answered."""
         self.redis_up = True
@@ -271,6 +277,7 @@ class Metrics(Collector):
         yield _gauge("state_bytes", "Bytes of detector and fusion state", self.state_bytes)
         yield _gauge("loop_delay_seconds", "How late the event loop woke up", self.loop_delay_s)
         yield _gauge("ready", "1 where /readyz says so", int(self.ready))
+        yield _gauge("kafka_up", "1 where a broker answers when asked", int(self.kafka_up))
         yield _gauge("redis_pending_alerts", "Alerts that wait for Redis", self.redis_pending)
         up = None if self.redis_up is None else int(self.redis_up)
         yield _gauge("redis_up", "1 where the last flush or ping was answered", up)
@@ -304,6 +311,7 @@ _PLAIN_COUNTERS = {
     "snapshots": "Snapshots that are durable",
     "snapshot_failures": "Snapshots that could not be written",
     "commits": "Commits of an offset to Kafka",
+    "kafka_outages": "Times that no broker answered",
     "redis_alerts": "Alert records that were new to Redis",
     "redis_outages": "Times that Redis went away or refused",
     "redis_resent_alerts": "Alert records that Redis had lost and got again",

@@ -17,11 +17,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from aiokafka.errors import KafkaError
+
 from engine.errors import ForeignSnapshotError, SnapshotError, TocsinError
 from engine.partition import Outcome, PartitionLine, Plans
 from engine.resume import Resumer
 from engine.snapshot import Room
 from topologies import same_log
+from topologies.backoff import Backoff
+from topologies.kafka import is_passing
 from topologies.publisher import Publisher
 from topologies.same_log import Fingerprint, Mark
 from topologies.transport import Fetch
@@ -54,6 +58,9 @@ class Watcher(Protocol):
 
     def saved(self, partition: int, offset: int, pause_s: float, seconds: float, size: int) -> None:
         """A snapshot is durable."""
+
+    def waits(self, error: Exception) -> None:
+        """Partitions can't be taken over for now: the broker fails; it is tried again."""
 
     def not_saved(self, partition: int, error: Exception) -> None:
         """A snapshot could not be written; nothing is committed."""
@@ -102,6 +109,7 @@ class Owner:
         self._room = Room()
         self._saving = asyncio.Lock()
         self._handing_over = asyncio.Lock()
+        self._backoff = Backoff()
 
     def positions(self) -> dict[int, int]:
         """Return the offset at which reading goes on, by partition."""
@@ -149,7 +157,8 @@ class Owner:
         owned.last = fetch.messages[-1]
         self.publisher.put(partition, outcome.found)
         self.watcher.taken(partition, fetch, outcome, time.perf_counter() - begun)
-        if outcome.new_rules is not None:
+        if outcome.new_rules is not None and not self._handing_over.locked():
+            # else what a partition under way begins with would be forgotten, too
             in_force = {each.line.rules for each in self.owned.values()}
             self.plans.keep(in_force | {self.rules, self._shadow or self.rules})
         # only now wait: the state and what came of it belong together
@@ -174,19 +183,38 @@ class Owner:
             for partition in sorted(set(partitions) - self.owned.keys()):
                 kept = self._kept.pop(partition, None)
                 if kept is not None and kept.generation == generation - 1:
+                    kept.epoch = 0  # the rebalance has sought by itself
                     self.owned[partition] = kept
                     self.watcher.kept(partition)
                     marks[partition] = [Mark("this worker has read it", kept.line.next_offset or 0)]
                 else:
                     fresh.append(partition)
             self._kept.clear()
-            if fresh:
-                await self.publisher.adopt(fresh)
-                marks |= {partition: await self._marks(partition) for partition in fresh}
-            if marks:
-                bounds = await same_log.check(self.log, self.topic, marks)
+            bounds = await self._looked_at(fresh, marks)
             for partition in fresh:
                 await self._restored(partition, bounds[partition][0])
+
+    async def _looked_at(
+        self, fresh: Sequence[int], marks: dict[int, list[Mark]]
+    ) -> Mapping[int, tuple[int, int | None]]:
+        """Learn what of the logs was read, and that they are the same; return their bounds.
+
+        A broker that fails is asked again: it often does when partitions change hands.
+        """
+        tries = 0
+        while marks or fresh:
+            try:
+                if fresh:
+                    await self.publisher.adopt(fresh)
+                    marks |= {partition: await self._marks(partition) for partition in fresh}
+                return await same_log.check(self.log, self.topic, marks)
+            except (KafkaError, OSError) as error:
+                if not is_passing(error):
+                    raise
+                tries += 1
+                self.watcher.waits(error)
+                await asyncio.sleep(self._backoff.pause_s(tries, permanent=False))
+        return {}
 
     async def _marks(self, partition: int) -> list[Mark]:
         """Return how far a partition's log was read, as snapshots and the alerts topic say."""
@@ -264,5 +292,10 @@ class Owner:
             owned.saved_offset = offset
             seconds = time.perf_counter() - begun
             self.watcher.saved(partition, offset, pause_s, seconds, written.n_bytes)
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await self.log.commit({partition: offset})
+        except asyncio.CancelledError:
+            # the consumer's thread, when it ends, cancels what it was asked; that is not our end
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise

@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from engine.placed import Alert, Place, Told, Untold, written
+from topologies.backoff import Backoff
 
 Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
 NOTHING: Place = (-1, -1)
@@ -26,7 +27,6 @@ AT_HEADER = "at"
 MOST_PENDING = 20_000
 """Alerts of a partition that wait; beyond it the partition takes no more readings."""
 _LOOK_BACK = 64
-_RETRY_S = (0.1, 5.0)
 
 
 def at_header(partition: int, place: Place) -> bytes:
@@ -74,6 +74,8 @@ class Publisher:
         self._busy: set[int] = set()
         self._task: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
+        self._failed = asyncio.Event()
+        self._backoff = Backoff()
 
     async def start(self) -> None:
         """Connect, and begin to publish."""
@@ -93,7 +95,7 @@ class Publisher:
     async def adopt(self, partitions: Sequence[int]) -> None:
         """Learn from the topic what was published for partitions."""
         async with self._changed:
-            await self._changed.wait_for(lambda: not self._busy.intersection(partitions))
+            await self._changed.wait_for(lambda: self._idle(partitions))
         self._unwritten = [each for each in self._unwritten if each[0] not in partitions]
         for partition in partitions:
             self._pending.pop(partition, None)
@@ -154,9 +156,23 @@ class Publisher:
         async with self._changed:
             await self._changed.wait_for(done)
 
+    async def failure(self) -> Exception:
+        """Wait for what ends publishing for good, and return it."""
+        await self._failed.wait()
+        assert self._failure is not None
+        return self._failure
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        self._failed.set()
+
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+    def _idle(self, partitions: Sequence[int]) -> bool:
+        self._check()
+        return not self._busy.intersection(partitions)
 
     def _write(self) -> None:
         """Write the records of what waits, all in one go."""
@@ -164,7 +180,7 @@ class Publisher:
         try:
             parts = written([part for _, part in unwritten])
         except Exception as error:
-            self._failure = error  # they are lost to this worker: it must end
+            self._fail(error)  # they are lost to this worker: it must end
             raise
         for (partition, _), alerts in zip(unwritten, parts, strict=True):
             self._pending[partition] += alerts
@@ -173,12 +189,12 @@ class Publisher:
         try:
             await self._publish()
         except Exception as error:
-            self._failure = error
+            self._fail(error)
             async with self._changed:
                 self._changed.notify_all()
 
     async def _publish(self) -> None:
-        pause_s = _RETRY_S[0]
+        tries = 0
         while True:
             await self._woken.wait()
             if self._linger_s:
@@ -192,11 +208,11 @@ class Publisher:
             self._busy.update(sent)
             try:
                 await self._send(sent, rejects)
-                pause_s = _RETRY_S[0]
+                tries = 0
             except (KafkaError, OSError) as error:
                 self._on_trouble(f"alerts wait, the broker does not take them: {error!r}")
-                await asyncio.sleep(pause_s)
-                pause_s = min(_RETRY_S[1], 2 * pause_s)
+                tries += 1
+                await asyncio.sleep(self._backoff.pause_s(tries, permanent=False))
                 await self._recover(sent)
             else:
                 for partition, alerts in sent.items():
@@ -243,7 +259,7 @@ class Publisher:
 
     async def _recover(self, sent: Mapping[int, Sequence[Alert]]) -> None:
         """Find out what of a failed send is in the topic after all; the rest stays pending."""
-        pause_s = _RETRY_S[0]
+        tries = 0
         while True:
             try:
                 if self.producer is not None:
@@ -257,8 +273,8 @@ class Publisher:
                 break
             except (KafkaError, OSError) as error:
                 self._on_trouble(f"alerts wait, the broker can't be reached: {error!r}")
-                await asyncio.sleep(pause_s)
-                pause_s = min(_RETRY_S[1], 2 * pause_s)
+                tries += 1
+                await asyncio.sleep(self._backoff.pause_s(tries, permanent=False))
         for partition in sent:
             tail = tails.get(partition, NOTHING)
             pending = self._pending.get(partition)

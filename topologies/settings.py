@@ -213,6 +213,14 @@ class Settings(Section):
         "State", False, "Carry state over from snapshots of another catalog, sensor by sensor."
     )
 
+    shutdown_s: float = _in(
+        "State",
+        45.0,
+        "Seconds in which a worker that is told to stop hands over; then it ends as if killed.",
+        ge=1,
+        le=3_600,
+    )
+
     redis_url: RedisUrl = _in(
         "Redis",
         "redis://127.0.0.1:6379/0",

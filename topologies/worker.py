@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from engine.catalog import Catalog
@@ -20,6 +22,7 @@ from engine.resume import Resumer
 from engine.rules_check import load
 from engine.snapshots import SnapshotStore
 from topologies import kafka, rejects
+from topologies.backoff import Backoff
 from topologies.commands import ControlRecords
 from topologies.courier import AlertsLog, Courier
 from topologies.health import Health, HealthServer
@@ -39,7 +42,8 @@ log = logger()
 Take = Callable[[Fetch], Awaitable[None]]
 Commit = Callable[[Mapping[TP, int]], Awaitable[object]]
 WARN_EVERY_S = 5.0
-RETRY_S = (0.1, 5.0)
+BROKER_EVERY_S = 5.0
+"""Pause between the looks at whether the broker answers, and how long it may take to."""
 
 
 class Worker:
@@ -59,6 +63,7 @@ class Worker:
         self.checked = False
         self.shadow: str | None = None
         self._warned_at: dict[str, float] = {}
+        self._backoff = Backoff()
         self.courier = Courier(
             settings.topic("alerts"),
             alerts,
@@ -231,19 +236,18 @@ class Worker:
 
     async def _insist(self, send: Callable[[Any], Awaitable[Any]]) -> Any:
         """Send something by the producer of the moment until it is taken; it may come twice."""
-        pause_s = RETRY_S[0]
+        tries = 0
         while True:
             producer = self.publisher.producer  # none while the publisher connects anew
             try:
                 if producer is not None:
                     return await send(producer)
             except (KafkaError, OSError) as error:
-                passing = isinstance(error, OSError | KafkaTimeoutError) or error.retriable
-                if not passing and producer is self.publisher.producer:
+                if not kafka.is_passing(error) and producer is self.publisher.producer:
                     raise
                 self._warn("relay", f"what was sent to us waits, the broker fails: {error!r}")
-            await asyncio.sleep(pause_s)
-            pause_s = min(RETRY_S[1], 2 * pause_s)
+            tries += 1
+            await asyncio.sleep(self._backoff.pause_s(tries, permanent=False))
 
     async def _take_feed(self, fetch: Fetch) -> None:
         """Put what another department sent into the logs of its sensors, then commit it."""
@@ -255,6 +259,37 @@ class Worker:
         self.publisher.reject(_letters(fetch, rejected))
         await self.publisher.flush([])
         await self._commit({fetch.tp: fetch.next})
+
+    # --- the broker -----------------------------------------------------------------------------
+
+    async def watch_broker(self) -> None:
+        """Ask the broker now and then, so that it is seen to be away even if nothing is sent."""
+        gone_at: float | None = None
+        while True:
+            answers = await self._broker_answers()
+            if answers and gone_at is not None:
+                log.warning("Kafka answers again", seconds=round(time.monotonic() - gone_at, 1))
+                gone_at = None
+            elif not answers and gone_at is None:
+                gone_at = time.monotonic()
+                self.metrics.kafka_down()
+            if answers:
+                self.metrics.kafka_up = True
+            else:
+                brokers = ", ".join(self.settings.kafka_brokers)
+                seconds = time.monotonic() - (gone_at or 0.0)
+                self._warn("kafka", f"Kafka ({brokers}) does not answer, for {seconds:.0f} s now")
+            await asyncio.sleep(BROKER_EVERY_S)
+
+    async def _broker_answers(self) -> bool:
+        producer = self.publisher.producer
+        if producer is None:
+            return False
+        try:
+            async with asyncio.timeout(BROKER_EVERY_S):
+                return bool(await producer.client.force_metadata_update())
+        except (KafkaError, OSError):  # a timeout is an OSError
+            return False
 
     # --- commands and rules ---------------------------------------------------------------------
 
@@ -351,6 +386,18 @@ class Worker:
         self.metrics.snapshot(partition, seconds=seconds, n_bytes=size)
         self.metrics.committed(partition, offset)
 
+    def waits(self, error: Exception) -> None:
+        """Say that partitions can't be taken over for now."""
+        self._warn("hand-over", f"partitions wait to be taken over, the broker fails: {error!r}")
+
+    def not_released(self, error: Exception) -> None:
+        """Say that a worker that stops has not handed everything over."""
+        reason = "it took too long" if isinstance(error, TimeoutError) else repr(error)
+        log.error(
+            "not all was handed over: the next owner begins with the snapshots before",
+            reason=reason,
+        )
+
     def not_saved(self, partition: int, error: Exception) -> None:
         """Say that a snapshot failed."""
         self.metrics.snapshot_failed()
@@ -403,19 +450,41 @@ def run(settings: Settings) -> int:
 
 
 async def serve(app: Any) -> int:
-    """Run an app until SIGTERM or SIGINT; return the exit code."""
+    """Run an app until SIGTERM or SIGINT; return the exit code.
+
+    A second signal, or a shutdown that takes too long (a broker that is away can hold it up for
+    minutes), ends the process at once, as a power cut would.
+    """
     worker: Worker = app.worker
     worker.prepare()
     await worker.check()
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
     try:
         await app.start()
         await app.wait(stop.wait())
     finally:
-        await app.stop()
+        await _stop(app, hurry, worker.settings.shutdown_s)
     if app.crash_reason is not None:
         log.error("the worker failed", error=repr(app.crash_reason))
         return 1
     return 0
+
+
+async def _stop(app: Any, hurry: asyncio.Event, within_s: float) -> None:
+    """Stop an app, or end the process if that takes longer, or somebody is in a hurry."""
+    stopping = asyncio.ensure_future(app.stop())
+    hurrying = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait({stopping, hurrying}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    hurrying.cancel()
+    if not stopping.done():
+        reason = "asked to twice" if hurry.is_set() else f"not done within {within_s:g} s"
+        log.error("the worker ends without leaving its group", reason=reason)
+        logging.shutdown()
+        os._exit(1)
+    await stopping

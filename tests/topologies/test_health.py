@@ -121,6 +121,18 @@ def test_a_stalled_partition_a_growing_lag_and_an_old_snapshot_are_told() -> Non
     asyncio.run(scenario())
 
 
+def test_a_broker_that_is_away_is_told() -> None:
+    async def scenario() -> None:
+        async with serving(Settings()) as server:
+            metrics = running(server)
+            metrics.kafka_down()
+            assert await reasons(server) == [{"reason": "kafka_down"}]
+            metrics.kafka_up = True
+            assert await reasons(server) == []
+
+    asyncio.run(scenario())
+
+
 def test_redis_away_is_told_only_by_those_who_need_it() -> None:
     async def scenario(router: bool) -> list[dict[str, Any]]:
         async with serving(Settings(router=router)) as server:

@@ -100,3 +100,22 @@ def test_configured_twice_each_line_is_written_once() -> None:
     stream, log = lines()
     log.info("once")
     assert stream.getvalue().count("once") == 1
+
+
+def test_what_a_library_says_again_and_again_is_said_seldom() -> None:
+    now = 100.0
+    seldom = logs.Seldom("aiokafka", 5.0, clock=lambda: now)
+
+    def said(name: str, text: str, *values: Any) -> str | None:
+        record = logging.LogRecord(name, logging.ERROR, "", 0, text, values, None)
+        return record.getMessage() if seldom(record) else None
+
+    assert said("aiokafka.client", "no node %s", 1) == "no node 1"
+    assert [said("aiokafka.client", "no node %s", 2) for _ in range(3)] == [None] * 3
+    assert said("aiokafka.client", "another text") == "another text"
+    assert said("aiokafka.conn", "no node %s", 1) == "no node 1"
+    assert [said("tocsin", "ours") for _ in range(2)] == ["ours"] * 2
+    now += 5.0
+    assert said("aiokafka.client", "no node %s", 7) == "no node 7 (and 3 like it)"
+    now += 5.0
+    assert said("aiokafka.client", "no node %s", 8) == "no node 8"
