@@ -16,6 +16,8 @@ _SECRET_WORDS = ("password", "passwd", "secret", "token", "authorization", "cred
 _LIBRARIES = {
     # both narrate every rebalance and heartbeat at INFO
     "aiokafka": logging.WARNING,
+    # and warns of each heartbeat that meets one
+    "aiokafka.consumer.group_coordinator": logging.ERROR,
     "faust": logging.WARNING,
     "mode": logging.WARNING,
     # services of Faust tell of each start and stop under the name of their module

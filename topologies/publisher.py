@@ -67,8 +67,8 @@ class Publisher:
         self._unwritten: list[tuple[int, Told | Untold]] = []
         self._pending: dict[int, list[Alert]] = defaultdict(list)
         self._last: dict[int, Place] = {}  # the last that was put in
-        self._rejects: list[tuple[str, bytes]] = []
-        self._n_rejects = [0, 0]  # put in, durable
+        self._letters: list[tuple[str, bytes]] = []
+        self._n_letters = [0, 0]  # put in, durable
         self._changed = asyncio.Condition()
         self._woken = asyncio.Event()
         self._busy: set[int] = set()
@@ -123,8 +123,8 @@ class Publisher:
 
     def tell(self, topic: str, records: Sequence[bytes]) -> None:
         """Take records for a topic of one partition; they may come twice after a crash."""
-        self._rejects.extend((topic, record) for record in records)
-        self._n_rejects[0] += len(records)
+        self._letters.extend((topic, record) for record in records)
+        self._n_letters[0] += len(records)
         self._woken.set()
 
     async def room(self, partition: int) -> None:
@@ -134,7 +134,7 @@ class Publisher:
             self._check()
             unwritten = sum(len(part) for of, part in self._unwritten if of == partition)
             pending = len(self._pending.get(partition, ()))
-            return max(unwritten + pending, len(self._rejects)) > MOST_PENDING
+            return max(unwritten + pending, len(self._letters)) > MOST_PENDING
 
         if full():
             async with self._changed:
@@ -144,11 +144,11 @@ class Publisher:
         """Wait until everything put in for partitions so far is durable in the topic."""
         self._write()
         targets = {p: self._last[p] for p in partitions if self._pending.get(p)}
-        n_rejects = self._n_rejects[0]
+        n_letters = self._n_letters[0]
 
         def done() -> bool:
             self._check()
-            return self._n_rejects[1] >= n_rejects and all(
+            return self._n_letters[1] >= n_letters and all(
                 not (pending := self._pending.get(p)) or pending[0].place > target
                 for p, target in targets.items()
             )
@@ -202,12 +202,12 @@ class Publisher:
             self._woken.clear()
             self._write()
             sent = {p: list(alerts) for p, alerts in self._pending.items() if alerts}
-            rejects = list(self._rejects)
-            if not sent and not rejects:
+            letters = list(self._letters)
+            if not sent and not letters:
                 continue
             self._busy.update(sent)
             try:
-                await self._send(sent, rejects)
+                await self._send(sent, letters)
                 tries = 0
             except (KafkaError, OSError) as error:
                 self._on_trouble(f"alerts wait, the broker does not take them: {error!r}")
@@ -217,16 +217,16 @@ class Publisher:
             else:
                 for partition, alerts in sent.items():
                     del self._pending.get(partition, [])[: len(alerts)]
-                del self._rejects[: len(rejects)]
-                self._n_rejects[1] += len(rejects)
+                del self._letters[: len(letters)]
+                self._n_letters[1] += len(letters)
             self._busy.clear()
-            if self._rejects or any(self._pending.values()):
+            if self._letters or any(self._pending.values()):
                 self._woken.set()
             async with self._changed:
                 self._changed.notify_all()
 
     async def _send(
-        self, sent: Mapping[int, Sequence[Alert]], rejects: Sequence[tuple[str, bytes]]
+        self, sent: Mapping[int, Sequence[Alert]], letters: Sequence[tuple[str, bytes]]
     ) -> None:
         waiting = []
         for partition, alerts in sent.items():
@@ -236,10 +236,10 @@ class Publisher:
             )
             waiting += await self._submit(self.topic, partition, messages)
         by_topic: dict[str, list[Message]] = {}
-        for topic, record in rejects:
+        for topic, record in letters:
             by_topic.setdefault(topic, []).append((None, record, []))
-        for topic, letters in by_topic.items():
-            waiting += await self._submit(topic, 0, letters)
+        for topic, given in by_topic.items():
+            waiting += await self._submit(topic, 0, given)
         await asyncio.gather(*waiting)
 
     async def _submit(self, topic: str, partition: int, messages: Iterable[Message]) -> list[Any]:

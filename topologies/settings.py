@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
 
 from engine.errors import Fault, SettingsError
 from engine.rules_base import Flaw, Section, needed, one_of
@@ -122,6 +130,7 @@ class Settings(Section):
     """What the live commands are told; descriptions are the documentation."""
 
     model_config = ConfigDict(strict=False, hide_input_in_errors=True)
+    _read: dict[str, str] = PrivateAttr(default_factory=dict)
 
     catalog: Path | None = _in("Line", None, "The compiled catalog.")
     rules: Path | None = _in("Line", None, "The rules (TOML) until others are pushed.")
@@ -312,14 +321,16 @@ class Settings(Section):
         return getattr(self, name) is not None or getattr(self, f"{name}_file") is not None
 
     def secret(self, name: str) -> str | None:
-        """Return a secret; its file is read anew each time, so that it can be changed."""
+        """Return a secret; its file is read once, so that logs hide what connections use."""
         given: SecretStr | None = getattr(self, name)
         path: Path | None = getattr(self, f"{name}_file")
         if given is not None or path is None:
             return None if given is None else given.get_secret_value()
+        if name in self._read:
+            return self._read[name]
         try:
             with path.open(encoding="utf-8") as stream:
-                return stream.read(MAX_SECRET_BYTES).rstrip("\r\n")
+                return self._read.setdefault(name, stream.read(MAX_SECRET_BYTES).rstrip("\r\n"))
         except (OSError, UnicodeDecodeError) as error:
             problem = "can't be read" if isinstance(error, OSError) else "must be UTF-8 text"
             fault = Fault(key=f"{name}_file", problem=problem, value=str(path))

@@ -44,13 +44,13 @@ def test_a_json_line_holds_what_was_said() -> None:
 
 def test_libraries_speak_in_the_same_form_and_only_when_it_matters() -> None:
     stream, log = lines(log_format="json")
-    for name in ("aiokafka.consumer.group_coordinator", "faust.app", "mode.worker"):
+    for name in ("aiokafka.client", "faust.app", "mode.worker"):
         logging.getLogger(name).info("heartbeat")
         logging.getLogger(name).warning("lost %s", "node 1")
     log.debug("not shown")
     found = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [record["message"] for record in found] == ["lost node 1"] * 3
-    assert found[0]["logger"] == "aiokafka.consumer.group_coordinator"
+    assert found[0]["logger"] == "aiokafka.client"
 
 
 def test_at_debug_all_are_heard() -> None:
