@@ -55,6 +55,9 @@ class App(faust.App):
     worker: Worker
     consumer: Any
 
+    def _create_directories(self) -> None:
+        """Make none of Faust's folders for tables in the working directory: there are no tables."""
+
     async def on_start(self) -> None:
         """Connect what the agents need; raises what is wrong before anything is taken."""
         await self.worker.start()
