@@ -199,8 +199,7 @@ def create_app(settings: Settings) -> App:
 
     @app.timer(min(1.0, settings.snapshot_every_s / 4))
     async def save() -> None:
-        assigned = app.consumer.assignment()
-        worker.note_lag(lambda tp: app.consumer.highwater(tp) if tp in assigned else None)
+        worker.note_lag(app.consumer.n_waiting)
         await worker.save_oldest()
 
     @app.task
