@@ -58,6 +58,9 @@ class App(faust.App):
     worker: Worker
     consumer: Any
 
+    def _create_directories(self) -> None:
+        """Make none of Faust's folders for tables in the working directory: there are no tables."""
+
     async def on_start(self) -> None:
         """Connect what the agents need; raises what is wrong before anything is taken."""
         await self.worker.start()
@@ -204,8 +207,7 @@ def create_app(settings: Settings) -> App:
 
     @app.timer(min(1.0, settings.snapshot_every_s / 4))
     async def save() -> None:
-        assigned = app.consumer.assignment()
-        worker.note_lag(lambda tp: app.consumer.highwater(tp) if tp in assigned else None)
+        worker.note_lag(app.consumer.n_waiting)
         await worker.save_oldest()
 
     @app.task

@@ -39,14 +39,15 @@ async def _one(
     await consumer.seek_to_beginning(tp)
     writer = DumpWriter(folder, tp.partition, catalog.digest)
     try:
-        while await consumer.position(tp) < end:
+        position, before = await consumer.position(tp), -1
+        while before < position < end:
+            # where all was aborted there are none, but the position moves
             records = (await consumer.getmany(tp, timeout_ms=_QUIET_MS)).get(tp, [])
-            if not records:
-                break
             for record in records:
                 writer.add(
                     record.offset, header_of(record.headers, "content-type"), record.value or b""
                 )
+            before, position = position, await consumer.position(tp)
     finally:
         writer.close()
     return writer.n

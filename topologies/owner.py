@@ -48,7 +48,7 @@ class Watcher(Protocol):
         """A fetch went through the line."""
 
     def gap(self, partition: int, expected: int, found: int) -> None:
-        """Messages are missing in the topic itself."""
+        """Messages were deleted before they were taken."""
 
     def restored(self, partition: int, offset: int | None, seconds: float, notes: Any) -> None:
         """A partition's state was loaded; no offset: there was no snapshot."""
@@ -132,19 +132,15 @@ class Owner:
             return  # its new owner reads it again
         expected = owned.line.next_offset
         assert expected is not None
-        if fetch.first > expected and fetch.epoch < owned.epoch:
-            return  # from before a seek
         if fetch.next <= expected:
             return
         fetch = fetch.since(expected)
-        if fetch.first > expected and not owned.epoch:
+        if fetch.begin > expected:
             # perhaps what was in flight at a rebalance: ask for exactly what is expected
-            owned.epoch = 1 << 62
-            owned.epoch = await self.log.reread(partition, expected)
+            if fetch.epoch >= owned.epoch:
+                owned.epoch = 1 << 62
+                owned.epoch = await self.log.reread(partition, expected)
             return
-        if fetch.first > expected:
-            self.watcher.gap(partition, expected, fetch.first)
-        owned.epoch = 0
         begun = time.perf_counter()
         decoded = owned.line.decode(fetch.payloads, fetch.header("content-type"))
         if decoded.rules and not await self._compiled(decoded.rules, partition, owned, expected):
@@ -165,6 +161,20 @@ class Owner:
         if outcome.rejects:
             await self._on_rejects(partition, fetch, outcome)
         await self.publisher.room(partition)
+        if fetch.first > expected:
+            await self._tell_lost(partition, expected, fetch.first)
+
+    async def _tell_lost(self, partition: int, expected: int, first: int) -> None:
+        """Tell of a gap if the log begins in it or behind it; else nothing is lost.
+
+        What was aborted, and the marks of transactions, leave gaps as well.
+        """
+        try:
+            earliest, _ = (await self.log.bounds([partition]))[partition]
+        except (KafkaError, TimeoutError):
+            return  # no more to be known
+        if earliest > expected:
+            self.watcher.gap(partition, expected, first)
 
     async def _compiled(
         self, texts: Sequence[str], partition: int, owned: Owned, expected: int

@@ -26,13 +26,19 @@ class Fetch:
     Each has an offset, a timestamp, a key, a value and headers.
     """
 
-    __slots__ = ("epoch", "messages", "tp")
+    __slots__ = ("begin", "epoch", "messages", "tp")
 
-    def __init__(self, tp: TP, messages: list[Any], epoch: int) -> None:
+    def __init__(
+        self, tp: TP, messages: list[Any], epoch: int, *, begin: int | None = None
+    ) -> None:
         self.tp = tp
         self.messages = messages
         self.epoch = epoch
         """Which call for records it came of; later calls have higher numbers."""
+        first = int(messages[0].offset)
+        self.begin = first if begin is None else min(begin, first)
+        """The log has no messages from this offset up to the first: they were aborted or deleted,
+        or were marks that end a transaction."""
 
     def __len__(self) -> int:
         """Count the messages."""
@@ -70,7 +76,8 @@ class Fetch:
         """Return the messages at or after an offset."""
         if self.first >= offset:
             return self
-        return Fetch(self.tp, [m for m in self.messages if m.offset >= offset], self.epoch)
+        messages = [m for m in self.messages if m.offset >= offset]
+        return Fetch(self.tp, messages, self.epoch, begin=offset)
 
 
 def header_of(headers: Sequence[tuple[str, bytes]], name: str) -> str | None:
@@ -115,7 +122,8 @@ class CoalescingScheduler:
             if not messages:
                 continue
             last = messages[-1]
-            fetch = Fetch(TP(tp.topic, tp.partition), messages, self.epoch)
+            begin = getattr(messages, "begin", None)
+            fetch = Fetch(TP(tp.topic, tp.partition), messages, self.epoch, begin=begin)
             yield (
                 tp,
                 _Coalesced(
@@ -168,20 +176,80 @@ def _as_it_lies(tp: Any, record: Any) -> Any:
     return record
 
 
+class _Run(list[Any]):
+    """Messages of a partition that were read on from `begin`, so that there are none before."""
+
+    begin: int | None = None
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Survives commits that fail: a broker that restarts is no reason to end a worker."""
+    """Reads what is committed, and knows from where on each fetch was read.
+
+    Survives commits that fail: a broker that restarts is no reason to end a worker.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read: dict[TP, int] = {}
+        """Before this offset everything since the last seek was handed on."""
 
     async def on_start(self) -> None:
         """Connect."""
         await super().on_start()
         fetcher = self._ensure_consumer()._fetcher
         fetcher._records = _Arrivals(fetcher)
+        seek_to = fetcher.seek_to
+
+        def seek(tp: Any, offset: int) -> None:
+            self._read[tp] = offset
+            seek_to(tp, offset)
+
+        fetcher.seek_to = seek
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Faust asks brokers to wait 1.5 s for a message; the embedded one then looks every 0.75 s
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        # as the dump and every other reader: live and replay must see the same messages
+        consumer._isolation_level = "read_committed"
         return consumer
+
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Any:
+        records: Mapping[TP, list[Any]] = await super()._fetch_records(*args, **kwargs)
+        runs = {tp: _Run(messages) for tp, messages in records.items()}
+        for tp, run in runs.items():
+            # seeks are this thread's, too, so there was none since the client gave these
+            run.begin = self._read.get(tp)
+            self._read[tp] = run[-1].offset + 1
+        return runs
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Forget what was read: others may read on."""
+        self._read.clear()
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Begin anew: the client did."""
+        self._read.clear()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def n_waiting(self, tp: TP, offset: int) -> int | None:
+        """Return how many offsets wait from an offset on, None if not known.
+
+        What an open transaction holds back does not wait yet.
+        """
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None or tp not in assignment.tps:
+            return None
+        state = assignment.state_value(tp)
+        end = state.highwater if state.lso in (None, -1) else state.lso
+        if end is None:
+            return None
+        if self._read.get(tp) == offset and state.has_valid_position:
+            # all messages were taken: up to where the client stands there are only marks
+            offset = max(offset, state.position)
+        return max(0, end - offset)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         consumer = self._ensure_consumer()
@@ -206,6 +274,7 @@ class Consumer(driver.Consumer):
 
     transport: Any
     scheduler: Any
+    _thread: ConsumerThread
     epoch = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -255,6 +324,10 @@ class Consumer(driver.Consumer):
         if positions:
             await self._seek_to(positions)
         self.transport.on_seek(committed)
+
+    def n_waiting(self, tp: TP, offset: int) -> int | None:
+        """Return how many offsets wait from an offset on, None if not known."""
+        return self._thread.n_waiting(tp, offset)
 
     async def reread(self, tp: TP, offset: int) -> int:
         """Seek one partition; return the epoch from which on fetches come of it."""

@@ -199,12 +199,12 @@ class Worker:
         await self.owner.release(generation)
         await self.courier.release()
 
-    def note_lag(self, highwater: Callable[[TP], int | None]) -> None:
+    def note_lag(self, n_waiting: Callable[[TP, int], int | None]) -> None:
         """Note how many messages of each owned partition wait."""
         for partition, offset in self.positions().items():
-            end = highwater(TP(self.settings.topic("readings"), partition))
-            if end is not None:
-                self.metrics.lag(partition, end - offset)
+            n_messages = n_waiting(TP(self.settings.topic("readings"), partition), offset)
+            if n_messages is not None:
+                self.metrics.lag(partition, n_messages)
 
     async def save_oldest(self) -> None:
         """Save the state that is due."""
@@ -354,9 +354,9 @@ class Worker:
             log.info("rules switched", partition=partition, rules=outcome.new_rules)
 
     def gap(self, partition: int, expected: int, found: int) -> None:
-        """Say that the topic itself lacks messages."""
+        """Say that messages were deleted before they were taken."""
         log.error(
-            "messages are missing in the topic: retention or compaction took them",
+            "messages are missing in the topic: they were deleted before this worker read them",
             partition=partition, expected_offset=expected, next_offset=found,
         )  # fmt: skip
 

@@ -364,6 +364,13 @@ def test_the_dockerfile_copies_what_is_there_and_runs_commands_that_are_there() 
     assert "--live" in options and ast.literal_eval(dict(given)["CMD"])[0] in commands
 
 
+def test_the_folders_of_the_image_belong_to_its_user() -> None:
+    given = dict(docker_instructions())
+    owned = set(given["RUN"].partition("install -d -o tocsin -g tocsin")[2].split())
+    # `install` gives away the folders that it is told, not those on the way there
+    assert {given["WORKDIR"], *ast.literal_eval(given["VOLUME"])} <= owned
+
+
 def test_the_environment_of_the_image_is_accepted_as_settings() -> None:
     env = next(rest for word, rest in docker_instructions() if word == "ENV")
     pairs = dict(pair.split("=", 1) for pair in env.split())
