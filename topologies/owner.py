@@ -46,14 +46,26 @@ class Watcher(Protocol):
     def gap(self, partition: int, expected: int, found: int) -> None:
         """Messages are missing in the topic itself."""
 
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """Exactly these are this worker's; the state of those that are new is yet to be had."""
+
+    def released(self) -> None:
+        """No partition is this worker's any more; a rebalance may bring them back."""
+
     def restored(self, partition: int, offset: int | None, seconds: float, notes: Any) -> None:
         """A partition's state was loaded; no offset: there was no snapshot."""
 
     def kept(self, partition: int) -> None:
         """A rebalance brought a partition back; its state was never away."""
 
-    def saved(self, partition: int, offset: int, pause_s: float, seconds: float, size: int) -> None:
+    def saved(self, partition: int, pause_s: float, seconds: float, size: int) -> None:
         """A snapshot is durable."""
+
+    def unchanged(self, partition: int) -> None:
+        """A snapshot was due, but the last one still covers all that was taken."""
+
+    def committed(self, partition: int, offset: int) -> None:
+        """The group knows where the next owner may begin."""
 
     def not_saved(self, partition: int, error: Exception) -> None:
         """A snapshot could not be written; nothing is committed."""
@@ -170,6 +182,7 @@ class Owner:
         """Own exactly these: from memory where nobody can have had them, else from snapshots."""
         async with self._handing_over:
             self.owned = {p: owned for p, owned in self.owned.items() if p in partitions}
+            self.watcher.assigned(partitions)
             fresh, marks = [], {}
             for partition in sorted(set(partitions) - self.owned.keys()):
                 kept = self._kept.pop(partition, None)
@@ -224,6 +237,7 @@ class Owner:
         """Hand everything over: what comes after the snapshots is the next owners' to take."""
         async with self._handing_over:
             leaving, self.owned = self.owned, {}
+            self.watcher.released()
             for partition, owned in sorted(leaving.items()):
                 await self._save(partition, owned)
                 owned.generation = generation
@@ -247,6 +261,7 @@ class Owner:
             offset = owned.line.next_offset
             owned.saved_at = time.monotonic()
             if offset is None or offset == owned.saved_offset:
+                self.watcher.unchanged(partition)
                 return
             begun = time.perf_counter()
             frozen = owned.line.freeze(self._room)
@@ -263,6 +278,7 @@ class Owner:
                 frozen.release()
             owned.saved_offset = offset
             seconds = time.perf_counter() - begun
-            self.watcher.saved(partition, offset, pause_s, seconds, written.n_bytes)
+            self.watcher.saved(partition, pause_s, seconds, written.n_bytes)
         with contextlib.suppress(asyncio.CancelledError):
-            await self.log.commit({partition: offset})
+            if await self.log.commit({partition: offset}):
+                self.watcher.committed(partition, offset)
