@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -51,6 +52,14 @@ def test_a_module_says_what_it_is_for_and_stays_short(path: Path) -> None:
     assert ast.get_docstring(ast.parse(text)), "no docstring"
     # about 500 lines is the aim; well beyond that a file is two things
     assert text.count("\n") <= 600, "split it: one file, one thing"
+
+
+def test_the_readme_of_live_workers_lists_every_file_once() -> None:
+    folder = ROOT / "topologies"
+    text = (folder / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    listed = re.findall(r"`(\w+\.(?:py|lua))`", "".join(re.findall(r"^\|[^|]+", text, re.M)))
+    there = {path.name for path in folder.iterdir() if path.suffix in (".py", ".lua")}
+    assert sorted(listed) == sorted(there - {"__init__.py"})
 
 
 def test_wheel_and_distribution_name_the_same_packages() -> None:

@@ -19,8 +19,6 @@ from topologies.settings import Settings
 BEAT_S = 0.5
 STUCK_AFTER_S = 30.0
 """A loop that has not turned for so long hardly will again: something blocks it."""
-OLD_SNAPSHOTS = 3.0
-"""A snapshot is old when so many should have been made since."""
 
 
 class Health:
@@ -47,7 +45,7 @@ class Health:
     # --- fed by the worker ------------------------------------------------------------------------
 
     def started(self) -> None:
-        """Note that the worker is a member of the group and runs."""
+        """Note that everything is connected; joining the group comes next."""
         self._phase = "running"
 
     def assigned(self) -> None:
@@ -118,7 +116,7 @@ class Health:
         if lag_s is not None and lag_s > settings.ready_lag_s:
             yield {"reason": "lag", "seconds": round(lag_s, 3), "messages": owned.lag_messages}
         age_s = metrics.snapshot_age_s(owned)
-        if age_s > OLD_SNAPSHOTS * settings.snapshot_every_s + 10.0:
+        if age_s > metrics.snapshot_old_s:
             yield {"reason": "snapshot_old", "seconds": round(age_s, 3)}
 
 

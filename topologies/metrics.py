@@ -27,6 +27,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 BESIDES = ("late", "ticks")
 """Counted besides the one outcome that each reading has."""
 LONG_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+OLD_SNAPSHOTS = 3.0
+"""A snapshot is old when so many should have been made since."""
 SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 Array = np.ndarray[Any, Any]
@@ -37,6 +39,7 @@ class Owned:
     """What is known of a partition that this worker owns; times are of the monotonic clock."""
 
     since: float
+    """When it was assigned to us, and then when its state was there."""
     counts: Array
     messages: int = 0
     last_message: float | None = None
@@ -44,7 +47,10 @@ class Owned:
     log_ms: int | None = None
     lag_messages: int | None = None
     restored: bool = False
+    rules: tuple[str, str] | None = None
+    """Digest and name of the rules in force."""
     snapshot: float | None = None
+    """When the newest snapshot covered all that had been taken."""
     snapshot_bytes: int = 0
     committed: int | None = None
     labels: list[str] = field(default_factory=list)
@@ -58,11 +64,13 @@ class Metrics(Collector):
         *,
         stall_after_s: float = 30.0,
         ticks: bool = True,
+        snapshot_every_s: float = 30.0,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stall_after_s = stall_after_s
         self.ticks = ticks
+        self.snapshot_old_s = OLD_SNAPSHOTS * snapshot_every_s + 10.0
         self.clock = clock
         self.monotonic = monotonic
         self.partitions: dict[int, Owned] = {}
@@ -73,7 +81,6 @@ class Metrics(Collector):
         self.kafka_up = True
         self.redis_up: bool | None = None
         self.redis_pending = 0
-        self.rules: dict[str, str] | None = None
         self._counts = np.zeros(len(OUTCOMES), np.int64)
         self._count: Counter[str] = Counter()
         self._messages: Counter[str] = Counter()
@@ -93,16 +100,20 @@ class Metrics(Collector):
 
     # --- partitions ---------------------------------------------------------------------------
 
-    def own(self, partition: int, counts: Array | None = None) -> None:
-        """Begin with a partition; `counts` (by `OUTCOMES`) is what its state had counted."""
-        start = np.zeros(len(OUTCOMES), np.int64) if counts is None else np.array(counts)
+    def own(self, partition: int) -> None:
+        """Begin with a partition whose state is still to be loaded."""
+        start = np.zeros(len(OUTCOMES), np.int64)
         label = [str(partition)]
         self.partitions[partition] = Owned(self.monotonic(), start, labels=label)
 
     def restored(self, partition: int, counts: Array | None = None) -> None:
-        """Note that a partition's state is there and its readings are being taken."""
+        """Note that a partition's state is there; `counts` (by `OUTCOMES`) is what it had counted.
+
+        From here on its readings are taken.
+        """
         owned = self.partitions[partition]
         owned.restored = True
+        owned.since = self.monotonic()
         if counts is not None:
             owned.counts = np.array(counts)
 
@@ -151,12 +162,18 @@ class Metrics(Collector):
             owned.snapshot = self.monotonic()
             owned.snapshot_bytes = n_bytes
 
+    def covered(self, partition: int) -> None:
+        """Note that nothing was taken since the newest snapshot."""
+        owned = self.partitions.get(partition)
+        if owned is not None:
+            owned.snapshot = self.monotonic()
+
     def snapshot_failed(self) -> None:
         """Note a snapshot that could not be written."""
         self._count["snapshot_failures"] += 1
 
     def committed(self, partition: int, offset: int) -> None:
-        """Note a commit to Kafka: the next offset to read."""
+        """Note a commit that Kafka took: the next offset to read."""
         self._count["commits"] += 1
         owned = self.partitions.get(partition)
         if owned is not None:
@@ -208,25 +225,26 @@ class Metrics(Collector):
         self._count["redis_resent_alerts"] += n_alerts
 
     def shadow_difference(self, difference: str, n: int = 1) -> None:
-        """Note alerts that only the live rules or only the candidate raised."""
+        """Note alerts that only the "live" rules or only the "candidate" raised."""
         self._differences[difference] += n
 
-    def running_rules(self, digest: str, name: str) -> None:
-        """Note which rules run now."""
-        if self.rules is not None and self.rules["digest"] != digest:
-            self._count["rules_changes"] += 1
-        self.rules = {"digest": digest, "name": name}
+    def running_rules(self, partition: int, digest: str, name: str) -> None:
+        """Note which rules a partition runs now; where all follow one push, one change counts."""
+        owned = self.partitions[partition]
+        known = {each.rules for each in self.partitions.values()}
+        self._count["rules_changes"] += owned.rules is not None and (digest, name) not in known
+        owned.rules = digest, name
 
     # --- what is asked ------------------------------------------------------------------------
 
     def silence_s(self, owned: Owned) -> float:
-        """Return the seconds since a partition's last message, or since it came to us."""
+        """Return the seconds since a partition's last message, or since its state was there."""
         began = owned.since if owned.last_message is None else owned.last_message
         return self.monotonic() - began
 
     def stalled(self, owned: Owned) -> bool:
         """Return whether a partition gives nothing although something must be there."""
-        expected = self.ticks or bool(owned.lag_messages)
+        expected = owned.restored and (self.ticks or bool(owned.lag_messages))
         return expected and self.silence_s(owned) > self.stall_after_s
 
     def log_lag_s(self, owned: Owned) -> float | None:
@@ -236,7 +254,7 @@ class Metrics(Collector):
         return 0.0 if owned.lag_messages == 0 else max(0.0, self.clock() - owned.log_ms / 1000)
 
     def snapshot_age_s(self, owned: Owned) -> float:
-        """Return the age of what a crash would fall back to, or how long there was none."""
+        """Return for how long a crash would have had something to replay, at most."""
         return self.monotonic() - (owned.since if owned.snapshot is None else owned.snapshot)
 
     def text(self) -> bytes:
@@ -250,8 +268,11 @@ class Metrics(Collector):
         yield from self._by_partition()
         build = {"version": __version__, "python": platform.python_version()}
         yield InfoMetricFamily("tocsin_build", "What runs", build)
-        if self.rules is not None:
-            yield InfoMetricFamily("tocsin_rules", "The rules that run", self.rules)
+        # usually one; its partitions switch one after the other
+        rules = InfoMetricFamily("tocsin_rules", "The rules that partitions of this worker run")
+        for each in {owned.rules: None for owned in self.partitions.values() if owned.rules}:
+            rules.add_metric([], dict(zip(("digest", "name"), each, strict=True)))
+        yield rules
 
     def _counters(self) -> Iterator[Metric]:
         totals = dict(zip(OUTCOMES, self._counts.tolist(), strict=True))
@@ -273,7 +294,10 @@ class Metrics(Collector):
 
     def _gauges(self) -> Iterator[Metric]:
         yield _gauge("partitions", "Partitions of the readings topic", self.n_partitions)
-        yield _gauge("partitions_owned", "Partitions that this worker owns", len(self.partitions))
+        n_owned = sum(owned.restored for owned in self.partitions.values())
+        yield _gauge("partitions_owned", "Partitions whose state this worker has", n_owned)
+        text = "Age at which a snapshot is old"
+        yield _gauge("snapshot_old_after_seconds", text, self.snapshot_old_s)
         yield _gauge("state_bytes", "Bytes of detector and fusion state", self.state_bytes)
         yield _gauge("loop_delay_seconds", "How late the event loop woke up", self.loop_delay_s)
         yield _gauge("ready", "1 where /readyz says so", int(self.ready))
@@ -295,7 +319,7 @@ class Metrics(Collector):
             ("silence_seconds", "Since the last message", self.silence_s),
             ("stalled", "1 where a partition gives nothing", lambda each: int(self.stalled(each))),
             ("restored", "1 where the state is there", lambda each: int(each.restored)),
-            ("snapshot_age_seconds", "Age of the newest snapshot", self.snapshot_age_s),
+            ("snapshot_age_seconds", "Since a snapshot covered everything", self.snapshot_age_s),
             ("snapshot_bytes", "Size of the newest snapshot", lambda each: each.snapshot_bytes),
             ("committed_offset", "Next offset after a crash", lambda each: each.committed),
         ):

@@ -50,17 +50,29 @@ class Watcher(Protocol):
     def gap(self, partition: int, expected: int, found: int) -> None:
         """Messages were deleted before they were taken."""
 
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """Exactly these are this worker's; the state of those that are new is yet to be had."""
+
+    def released(self) -> None:
+        """No partition is this worker's any more; a rebalance may bring them back."""
+
     def restored(self, partition: int, offset: int | None, seconds: float, notes: Any) -> None:
         """A partition's state was loaded; no offset: there was no snapshot."""
 
     def kept(self, partition: int) -> None:
         """A rebalance brought a partition back; its state was never away."""
 
-    def saved(self, partition: int, offset: int, pause_s: float, seconds: float, size: int) -> None:
+    def saved(self, partition: int, pause_s: float, seconds: float, size: int) -> None:
         """A snapshot is durable."""
 
     def waits(self, error: Exception) -> None:
         """Partitions can't be taken over for now: the broker fails; it is tried again."""
+
+    def unchanged(self, partition: int) -> None:
+        """A snapshot was due, but the last one still covers all that was taken."""
+
+    def committed(self, partition: int, offset: int) -> None:
+        """The group knows where the next owner may begin."""
 
     def not_saved(self, partition: int, error: Exception) -> None:
         """A snapshot could not be written; nothing is committed."""
@@ -189,6 +201,7 @@ class Owner:
         """Own exactly these: from memory where nobody can have had them, else from snapshots."""
         async with self._handing_over:
             self.owned = {p: owned for p, owned in self.owned.items() if p in partitions}
+            self.watcher.assigned(partitions)
             fresh, marks = [], {}
             for partition in sorted(set(partitions) - self.owned.keys()):
                 kept = self._kept.pop(partition, None)
@@ -262,6 +275,7 @@ class Owner:
         """Hand everything over: what comes after the snapshots is the next owners' to take."""
         async with self._handing_over:
             leaving, self.owned = self.owned, {}
+            self.watcher.released()
             for partition, owned in sorted(leaving.items()):
                 await self._save(partition, owned)
                 owned.generation = generation
@@ -285,6 +299,7 @@ class Owner:
             offset = owned.line.next_offset
             owned.saved_at = time.monotonic()
             if offset is None or offset == owned.saved_offset:
+                self.watcher.unchanged(partition)
                 return
             begun = time.perf_counter()
             frozen = owned.line.freeze(self._room)
@@ -301,9 +316,10 @@ class Owner:
                 frozen.release()
             owned.saved_offset = offset
             seconds = time.perf_counter() - begun
-            self.watcher.saved(partition, offset, pause_s, seconds, written.n_bytes)
+            self.watcher.saved(partition, pause_s, seconds, written.n_bytes)
         try:
-            await self.log.commit({partition: offset})
+            if await self.log.commit({partition: offset}):
+                self.watcher.committed(partition, offset)
         except asyncio.CancelledError:
             # the consumer's thread, when it ends, cancels what it was asked; that is not our end
             task = asyncio.current_task()

@@ -341,6 +341,8 @@ class Consumer(driver.Consumer):
 
     async def commit_positions(self, offsets: Mapping[TP, int]) -> bool:
         """Commit the offsets at which the next owner may begin; False if they were not taken."""
+        if self.app.crashed:
+            return False  # the thread that commits is gone: to ask it would hide what failed
         return await self._commit(offsets)
 
 

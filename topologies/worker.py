@@ -54,7 +54,11 @@ class Worker:
     ) -> None:
         settings.required("catalog", "rules")
         self.settings, self._readings, self._commit = settings, readings, commit
-        self.metrics = Metrics(stall_after_s=settings.stall_after_s, ticks=settings.tick_s > 0)
+        self.metrics = Metrics(
+            stall_after_s=settings.stall_after_s,
+            ticks=settings.tick_s > 0,
+            snapshot_every_s=settings.snapshot_every_s,
+        )
         self.feeds = load_feeds(settings.feeds)
         self.ingests: dict[str, Ingest] = {}
         self.health = Health(settings, self.metrics)
@@ -143,7 +147,6 @@ class Worker:
             )
         self.metrics.n_partitions = self.catalog.n_partitions
         plan = self.plans.plan(self.rules)[0]
-        self.metrics.running_rules(self.rules, plan.rules.name)
         await self.server.start()
         self.health.started()
         for warning in warnings(settings):
@@ -193,9 +196,6 @@ class Worker:
         """Hand over every partition of the readings; a rebalance may bring them back."""
         if self.owner is None:
             return
-        self.health.rebalancing()
-        for partition in list(self.owner.owned):
-            self.metrics.disown(partition)
         await self.owner.release(generation)
         await self.courier.release()
 
@@ -350,7 +350,7 @@ class Worker:
             ]
             self.publisher.tell(self.settings.topic("shadow"), told)
         if outcome.new_rules is not None:
-            self.metrics.running_rules(outcome.new_rules, line.pipeline.plan.rules.name)
+            self._note_rules(partition)
             log.info("rules switched", partition=partition, rules=outcome.new_rules)
 
     def gap(self, partition: int, expected: int, found: int) -> None:
@@ -360,11 +360,22 @@ class Worker:
             partition=partition, expected_offset=expected, next_offset=found,
         )  # fmt: skip
 
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """Begin with what is new, forget what is another's."""
+        known = self.metrics.partitions.keys()
+        for partition in sorted(known - set(partitions)):
+            self.metrics.disown(partition)
+        for partition in sorted(set(partitions) - known):
+            self.metrics.own(partition)
+
+    def released(self) -> None:
+        """Forget every partition until the group has decided."""
+        self.health.rebalancing()
+        self.assigned(())
+
     def restored(self, partition: int, offset: int | None, seconds: float, notes: Any) -> None:
         """Say whose state was loaded."""
-        assert self.owner is not None
-        self.metrics.own(partition, self.owner.owned[partition].line.pipeline.count_array)
-        self.metrics.restored(partition)
+        self.kept(partition)
         for note in notes:
             log.warning(note, partition=partition)
         if offset is None:
@@ -378,12 +389,24 @@ class Worker:
         """Go on counting."""
         assert self.owner is not None
         line = self.owner.owned[partition].line
-        self.metrics.own(partition, line.pipeline.count_array)
-        self.metrics.restored(partition)
+        self.metrics.restored(partition, line.pipeline.count_array)
+        self._note_rules(partition)
 
-    def saved(self, partition: int, offset: int, pause_s: float, seconds: float, size: int) -> None:
+    def _note_rules(self, partition: int) -> None:
+        assert self.owner is not None
+        rules = self.owner.owned[partition].line.pipeline.plan.rules
+        self.metrics.running_rules(partition, rules.digest, rules.name)
+
+    def saved(self, partition: int, pause_s: float, seconds: float, size: int) -> None:
         """Count a snapshot that is durable."""
         self.metrics.snapshot(partition, seconds=seconds, n_bytes=size)
+
+    def unchanged(self, partition: int) -> None:
+        """Note that the last snapshot is as good as a new one."""
+        self.metrics.covered(partition)
+
+    def committed(self, partition: int, offset: int) -> None:
+        """Count a commit."""
         self.metrics.committed(partition, offset)
 
     def waits(self, error: Exception) -> None:

@@ -20,6 +20,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.readings import OUTCOMES
+from engine.shadow import CANDIDATE
 from topologies import cli
 from topologies.embedded import EmbeddedRedis
 from topologies.metrics import Metrics
@@ -52,8 +53,8 @@ def exported() -> dict[str, set[str]]:
     metrics.rejected("unknown_sensor")
     metrics.alert("red", "raise")
     metrics.redis_flush(0.1, 1)
-    metrics.shadow_difference("only_candidate")
-    metrics.running_rules("digest", "name")
+    metrics.shadow_difference(CANDIDATE)
+    metrics.running_rules(0, "digest", "name")
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.text().decode()):
         for sample in family.samples:

@@ -27,7 +27,12 @@ TOKEN = "a-token-long-enough"
 async def serving(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Any]:
     """A server on a free port, with the health that it tells of."""
     clock = clock or Clock()
-    metrics = Metrics(stall_after_s=settings.stall_after_s, clock=clock, monotonic=clock)
+    metrics = Metrics(
+        stall_after_s=settings.stall_after_s,
+        snapshot_every_s=settings.snapshot_every_s,
+        clock=clock,
+        monotonic=clock,
+    )
     health = Health(settings, metrics, monotonic=clock)
     server = HealthServer(health)
     await server.listen("127.0.0.1", 0)
@@ -115,7 +120,7 @@ def test_a_stalled_partition_a_growing_lag_and_an_old_snapshot_are_told() -> Non
             ]
             metrics.lag(0, 0)
             metrics.batch(0, n_messages=1, seconds=0.1)
-            metrics.snapshot(0, seconds=0.1, n_bytes=1)
+            metrics.covered(0)
             assert await reasons(server) == []
 
     asyncio.run(scenario())

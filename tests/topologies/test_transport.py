@@ -52,3 +52,14 @@ def test_what_was_fetched_and_thrown_away_is_read_again_even_before_the_first_co
     # Faust drops what lies before the offset that it takes for read
     assert {tp: read[tp] for tp in position} == {KNOWN: 7, FRESH: None, OWNED: None}
     assert told == [{KNOWN: 7, FRESH: None, OWNED: None}]
+
+
+def test_after_a_crash_nobody_asks_the_thread_that_commits(tmp_path: Path) -> None:
+    async def scenario() -> bool:
+        app: Any = create_app(Settings(catalog=tmp_path / "catalog", rules=tmp_path / "rules"))
+        app.consumer._thread = Thread()  # which can't commit
+        app._crash(RuntimeError("as anything might"))
+        committed: bool = await app.consumer.commit_positions({OWNED: 42})
+        return committed
+
+    assert asyncio.run(scenario()) is False
