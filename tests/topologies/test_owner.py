@@ -71,6 +71,8 @@ class Taken:
         self.offsets: list[int] = []
         self.gaps: list[tuple[int, int]] = []
 
+    def assigned(self, partitions: Sequence[int]) -> None: ...
+
     def taken(self, partition: int, fetch: Fetch, outcome: Any, seconds: float) -> None:
         self.offsets += fetch.offsets
 
