@@ -22,7 +22,8 @@ class DayLine:
     """One partition that takes one thing at a time, and its clock."""
 
     def __init__(self, folder: Path, partitions: int = 1, partition: int = 0) -> None:
-        Catalog.build(DAY, folder / "catalog", partitions=partitions)
+        if not (folder / "catalog").exists():
+            Catalog.build(DAY, folder / "catalog", partitions=partitions)
         plans = Plans(Catalog.open(folder / "catalog"))
         self.line = PartitionLine(plans, plans.add(load(DAY / "rules.toml")), partition)
         self.offset = 0
@@ -56,5 +57,6 @@ class DayLine:
         for key in ("from", "until"):
             if key in fields:
                 fields[f"{key}_ms"] = self.now_ms + fields.pop(key) * 60_000
-        command = commands.KINDS[name](event_ms=self.now_ms, id=f"c{self.offset}", by=by, **fields)
+        said = {"event_ms": self.now_ms, "id": f"c{self.offset}", "by": by}
+        command = commands.KINDS[name](**said | fields)
         return self.take(commands.encode(command))
