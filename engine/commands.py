@@ -160,6 +160,12 @@ def key_of(command: Command) -> bytes:
     return (name if scope == "source" else f"{scope}:{name}").encode()
 
 
+def signature(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return who says something and why, `by` and `note`, where given; CommandError if wrong."""
+    given = (key for key in ("by", "note") if found.get(key) is not None)
+    return {key: _CHECKS[key](key, found[key]) for key in given}
+
+
 def _json(payload: bytes | bytearray | memoryview) -> Mapping[str, Any]:
     try:
         found = orjson.loads(payload)

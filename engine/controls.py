@@ -32,11 +32,13 @@ class Tick(NamedTuple):
 
 
 class NewRules(NamedTuple):
-    """From here on these rules judge."""
+    """From here on these rules judge; who pushed them and why, where that is told."""
 
     event_ms: int
     digest: str
     text: str
+    by: str | None = None
+    note: str | None = None
 
 
 def parse_control(
@@ -72,7 +74,10 @@ def _exactly(record: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _rules(record: dict[str, Any]) -> NewRules:
-    rules = NewRules(**_exactly(record, "event_ms", "digest", "text"))
+    said = commands.signature(record)
+    kept = {key: value for key, value in record.items() if key not in said}
+    exact = _exactly(kept, "event_ms", "digest", "text")
+    rules = NewRules(**exact, by=said.get("by"), note=said.get("note"))
     if not isinstance(rules.digest, str) or not _DIGEST.fullmatch(rules.digest):
         raise ValueError("digest: must be hexadecimal digits")
     if not isinstance(rules.text, str):

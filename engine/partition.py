@@ -49,8 +49,8 @@ class Outcome:
     """How many alerts there are of each (level, kind of transition)."""
     differences: list[Difference] = field(default_factory=list)
     """What only the live rules gave, or only the candidate's."""
-    new_rules: str | None = None
-    """The digest of the rules that came into force, if any did."""
+    new_rules: NewRules | None = None
+    """The rules that came into force, if any did."""
 
     @property
     def alerts(self) -> list[Alert]:
@@ -221,4 +221,4 @@ class PartitionLine:
         if digest != self.rules:
             plan, state = self.plans.plan(digest)
             self.pipeline = carry(self.pipeline, plan, state)
-            out.new_rules = digest
+            out.new_rules = new._replace(digest=digest)

@@ -1,7 +1,8 @@
 """`tocsin alerts`: what stands now and the newest alerts, read back from Redis.
 
-For people a table and lines, in a pipe or with --json one alert record a line, as the engine wrote
-it. It only reads: an ACL user with XREVRANGE, XREAD, ZREVRANGE and HMGET on the prefix is enough.
+For people a table and lines; in a pipe or with --json the newest alerts alone, one record a line,
+as the engine wrote it. It only reads: an ACL user with XREVRANGE, XREAD, ZREVRANGE and HMGET on the
+prefix is enough.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import orjson
@@ -35,7 +37,15 @@ BLOCK_MS = 2_000
 PAGE = 500
 MOST_READ = 100_000
 """Entries that are looked at for those that the filters let through."""
-SHOWN_FIELDS = ("level", "score", "since", "district", "text", "acknowledged_by", "shelved_by")
+LOOKED_AT = 5_000
+"""Entries from which is told what there is, where nothing matches."""
+MOST_NAMED = 20
+MOST_COMMANDS = 1_000
+"""Commands that are remembered while following, so that each is shown once."""
+SHOWN_FIELDS = (
+    "level", "score", "since", "district", "text", "record", "acknowledged_by",
+    "shelved_by", "shelved_until_ms", "suppressed_by", "suppressed_until_ms",
+)  # fmt: skip
 _UNSEEN = {code: "�" for code in (*range(32), *range(127, 160))}
 _RETRY_MAX_S = 2.0
 
@@ -71,8 +81,9 @@ def run(
     """Print the sources above normal and the newest alerts; with `follow`, go on until Ctrl-C."""
     link = settings if isinstance(settings, RedisLink) else RedisLink.of(settings)
     console = Console()
-    reader = Reader(link, Wanted(level=level, district=district), route)
     screen = None if as_json or not console.is_terminal else console
+    wanted = Wanted(level=level, district=district)
+    reader = Reader(link, wanted, route, commands_once=screen is not None)
     try:
         return asyncio.run(_show(reader, screen, follow=follow, limit=limit))
     except KeyboardInterrupt:
@@ -90,9 +101,12 @@ def run(
 async def _show(reader: Reader, screen: Console | None, *, follow: bool, limit: int) -> int:
     try:
         entries, last = await reader.newest(limit)
+        sources: list[dict[str, str]] = []
         if screen is not None and reader.route is None:
             sources, n_all = await reader.active(limit)
             screen.print(_table(sources, n_all))
+        if not entries and not sources:
+            print(await reader.what_there_is(), file=sys.stderr)
         for record in entries:
             _print(screen, record)
         if follow:
@@ -104,13 +118,25 @@ async def _show(reader: Reader, screen: Console | None, *, follow: bool, limit: 
 
 
 class Reader:
-    """Reads the keys that the router writes."""
+    """Reads the keys that the router writes.
 
-    def __init__(self, link: RedisLink, wanted: Wanted, route: str | None = None) -> None:
+    With `commands_once` a command about a district or a category, of which every partition tells,
+    is read once.
+    """
+
+    def __init__(
+        self,
+        link: RedisLink,
+        wanted: Wanted,
+        route: str | None = None,
+        *,
+        commands_once: bool = False,
+    ) -> None:
         self._client: Any = connect(link)  # its types mix replies of bytes and str
         self._link = link
         self._wanted = wanted
         self.route = route
+        self._told: deque[str] | None = deque(maxlen=MOST_COMMANDS) if commands_once else None
         self._stream = f"{link.key_prefix}{f'route:{route}' if route else 'alerts'}"
 
     async def close(self) -> None:
@@ -149,6 +175,28 @@ class Reader:
             before = b"(" + page[-1][0]
         return found[:limit][::-1], newest
 
+    async def what_there_is(self) -> str:
+        """Say that nothing matches, and what the newest alerts have of what was asked for."""
+        stream = f"{self._link.key_prefix}alerts"
+        page = await self._client.xrevrange(stream, "+", "-", count=LOOKED_AT)
+        if not page:
+            return f"{self._link} has no alerts: {stream} is empty"
+        there: dict[str, set[str]] = {"route": set(), "district": set(), "level": set()}
+        for _, entry in page:
+            record = orjson.loads(entry[b"record"])
+            there["route"].update(record.get("routes") or ())
+            there["district"].add((record.get("place") or {}).get("district") or "")
+            there["level"].add(record.get("level") or "")
+        given = {
+            "route": self.route,
+            "district": self._wanted.district,
+            "level": self._wanted.level,
+        }
+        asked = {kind: name for kind, name in given.items() if name is not None}
+        what = " ".join(f"--{kind} {plain(name)}" for kind, name in asked.items())
+        names = "; ".join(f"{kind} {_listed(there[kind])}" for kind in asked)
+        return f"no alert matches {what}; among the newest {len(page)} there are {names}"
+
     async def follow(self, last: bytes) -> AsyncIterator[bytes]:
         """Yield records as they come, over every outage of Redis."""
         tries = 0
@@ -177,13 +225,23 @@ class Reader:
 
     def _shown(self, entry: dict[bytes, bytes]) -> bool:
         wanted = self._wanted
-        if wanted.level is None and wanted.district is None:
+        maybe_again = self._told is not None and not entry.get(b"source")
+        if wanted.level is None and wanted.district is None and not maybe_again:
             return True
         record = orjson.loads(entry[b"record"])
         place = record.get("place") or {}
-        return wanted.takes(
+        taken = wanted.takes(
             record.get("level") or "", record.get("level_from") or "", place.get("district")
         )
+        return taken and not (maybe_again and self._was_told(str(record.get("command"))))
+
+    def _was_told(self, command: str) -> bool:
+        """Tell whether another partition told of this command before."""
+        assert self._told is not None
+        if command in self._told:
+            return True
+        self._told.append(command)
+        return False
 
 
 def _print(screen: Console | None, record: bytes) -> None:
@@ -209,24 +267,49 @@ def plain(text: Any) -> str:
     return str(text).translate(_UNSEEN)
 
 
-def _moment(event_ms: Any) -> str:
+def _listed(names: set[str]) -> str:
+    """Return names for people, some of them if they are many."""
+    found = [plain(name) for name in sorted(names - {""})]
+    more = ["…"] if len(found) > MOST_NAMED else []
+    return ", ".join([*found[:MOST_NAMED], *more]) or "none"
+
+
+def _moment(event_ms: Any, zone: tzinfo = UTC) -> str:
     try:
-        return datetime.fromtimestamp(int(event_ms) / 1000, UTC).isoformat()
+        return datetime.fromtimestamp(int(event_ms) / 1000, zone).isoformat()
     except (TypeError, ValueError, OverflowError, OSError):
         return ""
+
+
+def _clock(event_ms: Any, zone: tzinfo) -> str:
+    return _moment(event_ms, zone)[:19].replace("T", " ")
+
+
+def _zone(record: str) -> tzinfo:
+    """Return the offset of a record's time, which is the site's: its sentence is told in that."""
+    try:
+        return datetime.fromisoformat(orjson.loads(record)["time"]).tzinfo or UTC
+    except (KeyError, TypeError, ValueError):
+        return UTC
 
 
 def _table(sources: Sequence[dict[str, str]], n_all: int) -> Table:
     shown = f"{len(sources)} of {n_all}" if len(sources) < n_all else f"{n_all}"
     table = Table(title=f"above normal: {shown}", title_justify="left", box=None, pad_edge=False)
-    for name in ("level", "source", "district", "since (UTC)", "what", "seen"):
+    zones = [_zone(row["record"]) for row in sources]
+    # where clocks were changed meanwhile, each row is in the time of its own sentence
+    zone = str(zones[0]) if len(set(zones)) == 1 else "local"
+    for name in ("level", "source", "district", f"since ({zone})", "what", "seen"):
         table.add_column(name, no_wrap=name not in ("what", "seen"))
     table.add_column("score", justify="right")
-    for row in sources:
+    for row, zone_of in zip(sources, zones, strict=True):
         seen = [f"by {row['acknowledged_by']}"] if row["acknowledged_by"] else []
-        seen += [f"shelved by {row['shelved_by']}"] if row["shelved_by"] else []
+        for what in ("shelved", "suppressed"):
+            if row[f"{what}_by"]:
+                end = _clock(row[f"{what}_until_ms"], zone_of)
+                seen.append(f"{what} by {row[f'{what}_by']} until {end}")
         level = Text(row["level"], style=LEVEL_STYLES.get(row["level"], ""))
-        cells = (row["source"], row["district"], _moment(row["since"])[:19].replace("T", " "))
+        cells = (row["source"], row["district"], _clock(row["since"], zone_of))
         texts = [Text(plain(cell)) for cell in (*cells, row["text"], ", ".join(seen), row["score"])]
         table.add_row(level, *texts)
     return table

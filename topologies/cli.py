@@ -30,6 +30,7 @@ def _extended(of: typer.Typer, group: type[LiveGroup]) -> typer.Typer:
 
 app = _extended(engine_cli.app, LiveGroup)
 rules_app = _extended(engine_cli.rules_app, LiveSubgroup)
+rules_app.info.help = "Check the rules that turn readings into alerts, and push them to workers."
 app.registered_groups = [each for each in app.registered_groups if each.name != "rules"]
 app.add_typer(rules_app, name="rules")
 snapshot_app = typer.Typer(
@@ -50,6 +51,16 @@ For = Annotated[
 ]
 Until = Annotated[
     str | None, typer.Option("--until", metavar="TIME", help="Its end: ISO 8601 or epoch ms.")
+]
+
+OfSource = Annotated[
+    str | None, typer.Option("--source", metavar="SOURCE", help="One risk source.")
+]
+OfDistrict = Annotated[
+    str | None, typer.Option("--district", metavar="NAME", help="All sources of a district.")
+]
+OfCategory = Annotated[
+    str | None, typer.Option("--category", metavar="NAME", help="All sources of a category.")
 ]
 
 
@@ -250,7 +261,10 @@ def alerts(
     ] = 20,
     as_json: AsJson = False,
 ) -> int:
-    """Print what stands now and the newest alerts, from Redis."""
+    """Print what stands now and the newest alerts, from Redis.
+
+    In a pipe or with --json, the newest alerts alone, one record (JSON) a line, the oldest first.
+    """
     if level not in (None, "blue", "yellow", "orange", "red"):
         raise typer.BadParameter(
             f"must be blue, yellow, orange or red, got {level!r}", param_hint="--level"
@@ -307,8 +321,13 @@ def shelve(
     by: By = None,
     note: Note = None,
 ) -> int:
-    """Keep a source quiet for a while; a rise to red is told all the same."""
-    end = _end(for_, until)
+    """Keep a source quiet for at most 24 hours; a rise to red is told all the same."""
+    from engine.commands import MAX_SHELVE_MS
+    from topologies.durations import now_ms
+
+    begin = now_ms()
+    end = _end(for_, until, begin)
+    _at_most(MAX_SHELVE_MS, "24 h at a time: shelve again to go on", end - begin, for_)
     return _send(settings, "shelve", by, note, source=source, until_ms=end)
 
 
@@ -322,15 +341,9 @@ def unshelve(*, settings: Any, source: Source, by: By = None, note: Note = None)
 def suppress(
     *,
     settings: Any,
-    source: Annotated[
-        str | None, typer.Option("--source", metavar="SOURCE", help="One risk source.")
-    ] = None,
-    district: Annotated[
-        str | None, typer.Option("--district", metavar="NAME", help="All sources of a district.")
-    ] = None,
-    category: Annotated[
-        str | None, typer.Option("--category", metavar="NAME", help="All sources of a category.")
-    ] = None,
+    source: OfSource = None,
+    district: OfDistrict = None,
+    category: OfCategory = None,
     since: Annotated[
         str | None,
         typer.Option("--from", metavar="TIME", help="Its begin, ISO 8601 or epoch ms; or now."),
@@ -340,16 +353,32 @@ def suppress(
     by: By = None,
     note: Note = None,
 ) -> int:
-    """Declare a maintenance window, for a source, a district or a category."""
+    """Declare a maintenance window of at most 31 days, for a source, a district or a category."""
+    from engine.commands import MAX_SUPPRESS_MS
     from topologies.durations import moment_ms, now_ms
 
-    named = {"source": source, "district": district, "category": category}
-    whom = {kind: name for kind, name in named.items() if name is not None}
-    if len(whom) != 1:
-        raise typer.BadParameter("give one of --source, --district and --category")
+    whom = _whom(source, district, category)
     begin = now_ms() if since is None else moment_ms(since, "--from")
     end = _end(for_, until, begin)
+    _at_most(MAX_SUPPRESS_MS, "31 days long", end - begin, for_)
     return _send(settings, "suppress", by, note, from_ms=begin, until_ms=end, **whom)
+
+
+@with_settings(app, "unsuppress", "catalog", "Kafka", "allow_plaintext", epilog=EPILOG)
+def unsuppress(
+    *,
+    settings: Any,
+    source: OfSource = None,
+    district: OfDistrict = None,
+    category: OfCategory = None,
+    by: By = None,
+    note: Note = None,
+) -> int:
+    """End every maintenance window, begun or planned, of exactly this source, district or category.
+
+    A window of a district is none of its sources' own: it ends with --district.
+    """
+    return _send(settings, "unsuppress", by, note, **_whom(source, district, category))
 
 
 @with_settings(app, "out-of-service", "catalog", "Kafka", "allow_plaintext", epilog=EPILOG)
@@ -368,13 +397,28 @@ def _send(settings: Any, command: str, by: str | None, note: str | None, **field
     return _module("commands").send(settings, command, by=by, note=note, **fields)
 
 
-def _end(for_: str | None, until: str | None, begin_ms: int | None = None) -> int:
+def _whom(source: str | None, district: str | None, category: str | None) -> dict[str, str]:
+    """Return what a window is of."""
+    named = {"source": source, "district": district, "category": category}
+    whom = {kind: name for kind, name in named.items() if name is not None}
+    if len(whom) != 1:
+        raise typer.BadParameter("give one of --source, --district and --category")
+    return whom
+
+
+def _at_most(bound_ms: int, words: str, span_ms: int, for_: str | None) -> None:
+    """Refuse a span that a worker would refuse, in the words of whoever asked for it."""
+    if span_ms > bound_ms:
+        hint = "--until" if for_ is None else "--for"
+        raise typer.BadParameter(f"may be at most {words}", param_hint=hint)
+
+
+def _end(for_: str | None, until: str | None, begin_ms: int) -> int:
     """Return the end of a shelving or a window in epoch ms."""
-    from topologies.durations import duration_ms, moment_ms, now_ms
+    from topologies.durations import duration_ms, moment_ms
 
     if (for_ is None) == (until is None):
         raise typer.BadParameter("give --for or --until, one of them")
-    begin_ms = now_ms() if begin_ms is None else begin_ms
     end = begin_ms + duration_ms(for_) if for_ is not None else moment_ms(str(until), "--until")
     if end <= begin_ms:
         raise typer.BadParameter("must lie after the begin", param_hint="--until")

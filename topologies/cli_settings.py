@@ -41,6 +41,7 @@ class LiveGroup(InReadingOrder):
         "shelve",
         "unshelve",
         "suppress",
+        "unsuppress",
         "out-of-service",
         "in-service",
         "snapshot",

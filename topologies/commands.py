@@ -11,6 +11,7 @@ import asyncio
 import getpass
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ RULES_KEY = b"rules"
 MOST_RULES_BYTES = kafka.MAX_REQUEST_BYTES - 1024
 """Beside them a message has its batch's header."""
 Records = list[tuple[int, bytes]]
+Headers = Sequence[tuple[str, bytes]]
 
 
 class ControlRecords:
@@ -51,12 +53,17 @@ class ControlRecords:
             return str(error)
         return [(p, commands.encode(command)) for p in partitions_of(self.catalog, command)]
 
-    def of_rules(self, payload: bytes) -> Records | str:
-        """Return one record for each partition that brings the rules into force there."""
+    def of_rules(self, payload: bytes, headers: Headers = ()) -> Records | str:
+        """Return one record for each partition that brings the rules into force there.
+
+        Who pushed them and why are in the headers of the message.
+        """
         try:
             text = payload.decode()
+            given = dict(headers)
+            said = {key: given[key].decode() for key in ("by", "note") if given.get(key)}
             assert self.plans is not None
-            payload = _rules_record(text, self.plans.compile(text))
+            payload = _rules_record(text, self.plans.compile(text), said)
         except (TocsinError, UnicodeDecodeError) as error:
             return f"rules: {error}"
         return [(partition, payload) for partition in range(self.catalog.n_partitions)]
@@ -68,10 +75,14 @@ class ControlRecords:
         return int(self.catalog.partition_of(index))
 
 
-def _rules_record(text: str, digest: str) -> bytes:
-    """Return what brings rules into force; raises RulesError if no message holds it."""
+def _rules_record(text: str, digest: str, said: Mapping[str, str]) -> bytes:
+    """Return what brings rules into force, by whom and why.
+
+    Raises RulesError if no message holds it, CommandError if who and why can't be told.
+    """
     record = {"tocsin": "rules", "event_ms": int(time.time() * 1000)}
-    payload = orjson.dumps({**record, "digest": digest, "text": text})
+    record |= {"digest": digest, "text": text, **commands.signature(said)}
+    payload = orjson.dumps(record)
     if len(payload) > MOST_RULES_BYTES:
         raise RulesError(f"{len(payload):,} bytes in the log, at most {MOST_RULES_BYTES:,}")
     return payload
@@ -94,7 +105,7 @@ def send(settings: Settings, name: str, *, by: str | None, note: str | None, **f
         if isinstance(refused, str):
             raise CommandError(refused)
     asyncio.run(_send(settings, "commands", None, message))
-    print(f"sent: {name.replace('_', ' ')} {command.scope[1]}")
+    print(f"sent: {name.replace('_', ' ')} {command.scope[1]}; {_refusals(settings)}")
     return 0
 
 
@@ -103,23 +114,32 @@ def push_rules(
 ) -> int:
     """Check a rules file and send it to the workers; return the exit code."""
     rules = load(file)
-    _rules_record(rules.text, rules.digest)
+    said = {"by": by or getpass.getuser()} | ({"note": note} if note else {})
+    _rules_record(rules.text, rules.digest, said)
     if settings.catalog is not None:
         Plans(Catalog.open(settings.catalog)).add(rules)
-    asyncio.run(_send(settings, "rules", RULES_KEY, rules.text.encode()))
+    headers = [(key, value.encode()) for key, value in said.items()]
+    asyncio.run(_send(settings, "rules", RULES_KEY, rules.text.encode(), headers))
     if as_json:
         print(orjson.dumps({"rules": rules.digest, "name": rules.name}).decode())
     else:
-        print(f"pushed: {rules.name} ({rules.digest})")
+        print(f"pushed: {rules.name} ({rules.digest}); {_refusals(settings)}")
     return 0
 
 
-async def _send(settings: Settings, name: str, key: bytes | None, message: bytes) -> None:
+def _refusals(settings: Settings) -> str:
+    """Say where to look: whether it is carried out is known only where it stands in the log."""
+    return f"if it is refused, {settings.topic('rejects')} and the worker's log say why"
+
+
+async def _send(
+    settings: Settings, name: str, key: bytes | None, message: bytes, headers: Headers = ()
+) -> None:
     topic = settings.topic(name)
     await kafka.ensure_topics(settings, {topic: 1}, [settings.topic("rules")])
     producer = kafka.new_producer(settings, idempotent=False)
     await producer.start()
     try:
-        await producer.send_and_wait(topic, message, key=key)
+        await producer.send_and_wait(topic, message, key=key, headers=list(headers))
     finally:
         await producer.stop()

@@ -72,14 +72,23 @@ end
 
 local scores, places = {}, {}
 
+-- Hiding has ended, but perhaps not all: a red alert is shown behind a shelf, a window may be still to come.
+local function forget_ended(key, event_ms)
+  for _, what in ipairs({'shelved', 'suppressed'}) do
+    local until_ms = tonumber(redis.call('HGET', key, what .. '_until_ms') or '')
+    if until_ms and until_ms <= event_ms then
+      redis.call('HDEL', key, what .. '_by', what .. '_until_ms')
+    end
+  end
+end
+
 local function set_source(i)
   local _, _, fields, _, place, district, done, gone = unpack(heads[i])
   local source, event_ms, score, level, transition, alert_id, seq, since, category, sentence, cause = unpack(fields)
   local key = KEYS[n_fixed + i]
-  local n_new = 0
   if level_changes[transition] then
     -- first what a full server refuses: once a script has written, it lets everything through
-    n_new = redis.call('HSET', key, 'alert_id', alert_id, 'seq', seq, 'transition', transition, 'level', level,
+    redis.call('HSET', key, 'alert_id', alert_id, 'seq', seq, 'transition', transition, 'level', level,
       'score', text(score), 'since', since, 'updated', event_ms, 'cause', cause,
       'category', category, 'district', district, 'text', sentence, 'record', ARGV[6 + i])
     local shown = level ~= 'normal'
@@ -89,8 +98,11 @@ local function set_source(i)
   if #done > 0 then
     redis.call('HSET', key, unpack(done))
   end
-  if #gone > 0 and n_new < 12 then -- else the hash is new
+  if #gone > 0 then
     redis.call('HDEL', key, unpack(gone))
+  end
+  if cause == 'returned' then
+    forget_ended(key, event_ms)
   end
 end
 

@@ -156,7 +156,6 @@ def _usual_heads(alerts: Sequence[Alert], routes: dict[str, int]) -> list[Any] |
             and 0 <= min(offset) <= max(offset) < MOST_MS
             and max(map(abs, lon)) <= 180
             and max(map(abs, lat)) <= MOST_LATITUDE
-            and "returned" not in columns[10]
         )
         numbers = _numbers_of(named, routes)
     except (Unfit, ValueError, KeyError, TypeError, AttributeError):
@@ -199,8 +198,6 @@ def _head(alert: Alert, routes: dict[str, int]) -> tuple[Any, ...]:
     if not (0 <= event_ms < MOST_MS and -MOST_MS < score < MOST_MS and 0 <= offset < MOST_MS):
         raise Unfit("event_ms, score and offset must be below 2 to the 53rd")
     gone = _GONE.get(transition, _NOTHING)
-    if fields[10] == "returned":
-        gone = gone + _SHELVED + _SUPPRESSED
     known = lon is not None and abs(lon) <= 180 and abs(lat) <= MOST_LATITUDE
     numbers = _numbers(found.get("routes") or DEFAULT_ROUTES, routes)
     place = (lon, lat) if known else _NOTHING
@@ -260,10 +257,7 @@ def _text(key: str, value: Any) -> str:
 
 def _done(found: dict[str, Any], transition: str) -> list[str]:
     """Return the hash's fields and values that say what somebody did, [] for a change of level."""
-    command = found.get("command")
-    if transition in TRANSITIONS or not isinstance(command, dict):
-        return _NOTHING
-    by, until_ms = str(command.get("by") or ""), str(command.get("until_ms") or "")
+    by, until_ms = str(found.get("by") or ""), str(found.get("until_ms") or "")
     match transition:
         case "acknowledge":
             return ["acknowledged_by", by, "acknowledged_ms", str(found["event_ms"])]

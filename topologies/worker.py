@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from engine.catalog import Catalog
+from engine.controls import CONTROL_MARK
 from engine.messages import Rejected
 from engine.partition import Outcome, Plans
 from engine.readings import LEVELS, TRANSITIONS, tick_message
@@ -294,16 +295,18 @@ class Worker:
     # --- commands and rules ---------------------------------------------------------------------
 
     async def _take_commands(self, fetch: Fetch) -> None:
-        await self._relay(fetch, self.controls.of_command)
+        await self._relay(fetch, lambda each: self.controls.of_command(each.value or b""))
 
     async def _take_rules(self, fetch: Fetch) -> None:
-        await self._relay(fetch, self.controls.of_rules)
+        await self._relay(
+            fetch, lambda each: self.controls.of_rules(each.value or b"", each.headers)
+        )
 
     async def _relay(self, fetch: Fetch, convert: Any) -> None:
         """Put what commands say into the logs that they are about, then commit them."""
         topic = self.settings.topic("readings")
         for message in fetch.messages:
-            found = await asyncio.to_thread(convert, message.value or b"")
+            found = await asyncio.to_thread(convert, message)
             if isinstance(found, str):
                 self.metrics.rejected("bad_control")
                 detail = (fetch.tp, message.offset, message.value, "bad_control", found)
@@ -322,8 +325,14 @@ class Worker:
     # --- what the owner tells -------------------------------------------------------------------
 
     async def _reject(self, partition: int, fetch: Fetch, outcome: Outcome) -> None:
+        payloads, offsets = fetch.payloads, fetch.offsets
         for each in outcome.rejects:
             self.metrics.rejected(each.reason, each.n)
+            if payloads[each.index].startswith(CONTROL_MARK):
+                log.warning(
+                    "refused", topic=fetch.tp.topic, partition=partition,
+                    offset=offsets[each.index], reason=f"{each.reason}: {each.detail}",
+                )  # fmt: skip
         self.publisher.reject(_letters(fetch, outcome.rejects))
         await self.publisher.room(partition)
 
@@ -351,7 +360,10 @@ class Worker:
             self.publisher.tell(self.settings.topic("shadow"), told)
         if outcome.new_rules is not None:
             self._note_rules(partition)
-            log.info("rules switched", partition=partition, rules=outcome.new_rules)
+            new = outcome.new_rules
+            said = {"by": new.by, "note": new.note}
+            given = {key: value for key, value in said.items() if value is not None}
+            log.info("rules switched", partition=partition, rules=new.digest, **given)
 
     def gap(self, partition: int, expected: int, found: int) -> None:
         """Say that messages were deleted before they were taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import signal
@@ -19,6 +20,7 @@ import pytest
 from engine.errors import OutputError
 from tests.services.redis import Redis
 from tests.topologies.alert_log import alerts, altered
+from tests.topologies.day_line import DayLine
 from tests.topologies.routers import routed, run
 from topologies import alerts_cli
 from topologies.redis_client import RedisLink
@@ -71,7 +73,6 @@ def test_filters_find_what_lies_far_back(
     assert shown == [r for r in records if r["level"] in high or r["level_from"] in high]
     fire = printed(capsys, link, route="fire", limit=10_000)
     assert fire == [r for r in records if "fire" in r["routes"]]
-    assert printed(capsys, link, route="nobody") == []
 
 
 class Following:
@@ -131,16 +132,15 @@ def test_following_goes_on_over_a_restart_and_ends_with_ctrl_c(
     assert (following.process.returncode, rest, errors) == (0, b"", b"")
 
 
-def test_a_terminal_gets_a_table_and_lines_without_control_characters(redis_server: Redis) -> None:
-    raised = altered(alerts(1)[0], text="bell\x07 and \x1b[31mcolour", level="orange")
-    filled(redis_server, [raised])
+def on_terminal(server: Redis, columns: int = 160) -> str:
+    """Return what a terminal of so many columns shows."""
     ours, theirs = pty.openpty()
     done = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, redis_server.url, "once"],
+        [sys.executable, "-c", PROGRAM, server.url, "once"],
         cwd=ROOT,
         stdout=theirs,
         stderr=subprocess.STDOUT,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "160"},
+        env=os.environ | {"TERM": "xterm", "COLUMNS": str(columns)},
     )
     os.close(theirs)
     text = io.BytesIO()
@@ -148,9 +148,69 @@ def test_a_terminal_gets_a_table_and_lines_without_control_characters(redis_serv
         text.write(chunk)
     os.close(ours)
     assert done.wait() == 0
-    shown = text.getvalue().decode()
+    return text.getvalue().decode()
+
+
+def test_a_terminal_gets_a_table_and_lines_without_control_characters(redis_server: Redis) -> None:
+    raised = altered(alerts(1)[0], text="bell\x07 and \x1b[31mcolour", level="orange")
+    filled(redis_server, [raised])
+    shown = on_terminal(redis_server)
     assert "above normal: 1" in shown and "well-207-0" in shown and "orange" in shown
     assert "\x07" not in shown and "\x1b[31mcolour" not in shown
+
+
+def test_a_terminal_tells_who_has_seen_it_in_the_sites_time_and_each_command_once(
+    redis_server: Redis, tmp_path: Path
+) -> None:
+    lines = [DayLine(tmp_path, 4, partition) for partition in range(4)]
+    catalog = lines[0].line.plans.catalog
+    home = lines[catalog.partition_of(catalog.source_index("well-101"))]
+    of_home = [*home.measured("well-101-ch4", 70.0), *home.told("acknowledge", source="well-101")]
+    window = {"from": 0, "until": 90, "district": "Riverside", "id": "w"}
+    told = {p: line.told("suppress", **window) for p, line in enumerate(lines)}
+    of_home += home.told("suppress", **{"from": 0, "until": 90}, source="well-101")
+    told[lines.index(home)] = of_home
+    assert sum(map(len, told.values())) == 3 + 3, "a district of several partitions"
+
+    async def scenario() -> None:
+        async with routed(redis_server) as router:
+            await router.flush_all(told)
+
+    run(scenario)
+    shown = " ".join(on_terminal(redis_server, 250).split())
+    raised = json.loads(of_home[0][2])
+    assert raised["time"].endswith("+08:00")
+    clock = raised["time"][:19].replace("T", " ")
+    assert "since (UTC+08:00)" in shown
+    assert f"well-101 Riverside {clock}" in shown and f"alert at {clock}" in shown
+    assert "by li.wei, suppressed by li.wei until 2025-07-17 01:35:00" in shown
+    assert shown.count("district Riverside: maintenance") == 1
+
+
+def test_where_nothing_matches_what_there_is_is_said(
+    redis_server: Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = RedisLink(url=redis_server.url)
+
+    def said(**options: Any) -> str:
+        assert alerts_cli.run(link, **options) == 0
+        out, err = capsys.readouterr()
+        assert out == ""
+        return str(err)
+
+    assert said() == f"{link} has no alerts: tocsin:alerts is empty\n"
+    filled(redis_server, [altered(each, level="blue", level_from="blue") for each in alerts(9)])
+    assert said(route="nobody") == (
+        "no alert matches --route nobody; "
+        "among the newest 9 there are route control-room, default, fire, 水务局\n"
+    )
+    both = said(district="Nowhere", level="red")
+    assert both.startswith("no alert matches --district Nowhere --level red; among the newest 9 ")
+    assert (
+        "there are district " in both
+        and "Old Town, Riverside" in both
+        and both.endswith("level blue\n")
+    )
 
 
 def _read(descriptor: int) -> bytes:

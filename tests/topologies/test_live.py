@@ -9,6 +9,7 @@ import random
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import redis
 
 from engine.catalog import Catalog
+from engine.commands import InService, encode
 from engine.readings import tick_message
 from engine.rules_check import load
 from tests.fuzz_messages import City, cases
@@ -169,6 +171,16 @@ def test_commands_and_pushed_rules_are_in_the_log_where_a_replay_sees_them(on_ka
 
     send(on_kafka, [(home, reading(step, 30.0)) for step in range(20)])
     wait_for(lambda: name in active(on_kafka), "the alert")
+    seen = command(on_kafka, "ack", name, "--by", "Wu")
+    rejects = on_kafka.settings.topic("rejects")
+    assert f"sent: acknowledge {name}; if it is refused, {rejects}" in seen.stdout
+    with redis.Redis.from_url(on_kafka.redis_url, decode_responses=True) as client:
+        by = partial(client.hget, f"tocsin:alert:{name}", "acknowledged_by")
+        wait_for(lambda: by() == "Wu", "who has seen it")
+    pointless = InService(event_ms=start_ms + 200_000, id="p", by="Wu", source=name)
+    send(on_kafka, [(0, encode(pointless))], "commands")
+    log = on_kafka.workers["a"].log
+    wait_for(lambda: "not_out_of_service" in log.read_text(), "the refusal in the worker's log")
     shelved = command(on_kafka, "shelve", name, "--for", "1h", "--by", "Li", "--note", "works")
     assert shelved.returncode == 0, shelved.stderr
     wait_for(lambda: name not in active(on_kafka), "the shelved alert to go")
@@ -201,10 +213,13 @@ def test_other_rules_switch_every_partition_and_keep_the_episodes(on_kafka: Live
         text.replace('name = "', 'name = "Pushed: ', 1).replace("hold_s = ", "hold_s = 1", 1)
     )
     assert load(pushed).digest != load(DAY / "rules.toml").digest
-    answer = command(on_kafka, "rules", "push", str(pushed))
+    who = ("--by", "Li", "--note", "fewer")
+    answer = command(on_kafka, "rules", "push", str(pushed), *who)
     assert answer.returncode == 0, answer.stderr
     log = on_kafka.workers["a"].log
     wait_for(lambda: log.read_text().count("rules switched") == 4, "four partitions to switch")
+    switched = [line for line in log.read_text().splitlines() if "rules switched" in line]
+    assert all("by=Li" in line and "note=fewer" in line for line in switched), switched
     publish(on_kafka, limit=600_000)
     assert on_kafka.published() == settle(on_kafka)
     digests = {

@@ -66,7 +66,8 @@ def test_help_lists_the_commands_of_replay_and_the_live_ones(
         assert f" {name.partition(' ')[0]} " in text
     assert set(cli.commands()) - set(engine_cli.commands()) == {
         *("demo", "worker", "feed", "alerts", "dump", "health", "rules push"),
-        *("ack", "shelve", "unshelve", "suppress", "out-of-service", "in-service"),
+        *("ack", "shelve", "unshelve", "suppress", "unsuppress"),
+        *("out-of-service", "in-service"),
         *("snapshot ls", "snapshot show", "snapshot verify"),
     }
 
@@ -279,7 +280,7 @@ def test_commands_are_sent_as_the_records_of_the_log_name_them(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls.record("commands", "send", "push_rules")
-    monkeypatch.setattr("topologies.durations.now_ms", lambda: 1_000)
+    monkeypatch.setattr("topologies.durations.now_ms", lambda: 1704067200000)
     for args in (
         ("ack", "well-1", "--by", "li", "--note", "seen"),
         ("shelve", "well-1", "--for", "1h30m"),
@@ -287,6 +288,8 @@ def test_commands_are_sent_as_the_records_of_the_log_name_them(
         ("unshelve", "well-1"),
         ("suppress", "--district", "north", "--from", "1704067200000", "--for", "1d"),
         ("suppress", "--category", "mall", "--for", "90s"),
+        ("unsuppress", "--district", "north", "--by", "li"),
+        ("unsuppress", "--source", "well-1"),
         ("out-of-service", "well-1"),
         ("in-service", "well-1"),
         ("rules", "push", "r.toml", "--note", "why"),
@@ -295,7 +298,7 @@ def test_commands_are_sent_as_the_records_of_the_log_name_them(
     nobody = {"by": None, "note": None}
     assert [(args, options) for _, _, args, options in calls] == [
         (("acknowledge",), {"by": "li", "note": "seen", "source": "well-1"}),
-        (("shelve",), {**nobody, "source": "well-1", "until_ms": 5_401_000}),
+        (("shelve",), {**nobody, "source": "well-1", "until_ms": 1704072600000}),
         (("shelve",), {**nobody, "source": "well-1", "until_ms": 1704153600000}),
         (("unshelve",), {**nobody, "source": "well-1"}),
         (
@@ -307,7 +310,17 @@ def test_commands_are_sent_as_the_records_of_the_log_name_them(
                 "district": "north",
             },
         ),
-        (("suppress",), {**nobody, "from_ms": 1_000, "until_ms": 91_000, "category": "mall"}),
+        (
+            ("suppress",),
+            {
+                **nobody,
+                "from_ms": 1704067200000,
+                "until_ms": 1704067290000,
+                "category": "mall",
+            },
+        ),
+        (("unsuppress",), {"by": "li", "note": None, "district": "north"}),
+        (("unsuppress",), {**nobody, "source": "well-1"}),
         (("out_of_service",), {**nobody, "source": "well-1"}),
         (("in_service",), {**nobody, "source": "well-1"}),
         ((Path("r.toml"),), {"by": None, "note": "why", "as_json": False}),
@@ -331,7 +344,12 @@ def test_commands_are_sent_as_the_records_of_the_log_name_them(
         ["shelve", "s", "--for", "400d"],
         ["shelve", "s", "--until", "yesterday"],
         ["shelve", "s", "--until", "2001-01-01"],
+        ["shelve", "s", "--for", "3d"],
+        ["shelve", "s", "--until", "2099-01-01"],
         ["suppress", "--for", "1h"],
+        ["suppress", "--source", "a", "--for", "32d"],
+        ["unsuppress"],
+        ["unsuppress", "--source", "a", "--category", "b"],
         ["suppress", "--source", "a", "--district", "b", "--for", "1h"],
         ["snapshot"],
         ["snapshot", "show"],
@@ -341,6 +359,30 @@ def test_commands_are_sent_as_the_records_of_the_log_name_them(
 def test_wrong_usage_exits_with_2(args: list[str], calls: Calls) -> None:
     assert tocsin(*args) == 2
     assert calls == []
+
+
+def test_a_span_too_long_is_refused_in_words(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for args, words in (
+        (("shelve", "s", "--for", "3d"), "at most 24 h at a time: shelve again"),
+        (("suppress", "--source", "a", "--for", "32d"), "at most 31 days"),
+    ):
+        assert tocsin(*args) == 2
+        said = capsys.readouterr().err
+        assert "--for" in said and words in said and "ms" not in said
+
+
+def test_the_help_of_rules_and_alerts_says_all_that_they_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for args, words in (
+        (("rules", "--help"), "push them to workers"),
+        (("--help",), "push them to workers"),
+        (("alerts", "--help"), "In a pipe or with --json, the newest alerts alone"),
+    ):
+        assert tocsin(*args) == 0
+        assert words in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_a_library_of_the_live_extra_that_is_missing_is_named(

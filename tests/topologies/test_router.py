@@ -8,6 +8,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,8 +17,10 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.commands import KINDS
 from tests.services.redis import Redis
 from tests.topologies.alert_log import alerts, altered
+from tests.topologies.day_line import DayLine
 from tests.topologies.redis_keys import Keys, keys_of
 from tests.topologies.routers import Told, client_of, routed, run, undisturbed
 from topologies.router import Flushed
@@ -111,54 +114,75 @@ def test_an_entry_id_is_its_event_time_and_never_goes_back(redis_server: Redis) 
     assert ids == [b"0-1", b"1000-0", b"1000-1", b"1000-2", b"1001-0"]
 
 
-def trace(of: Alert, transition: str, *, source: str | None, **command: Any) -> Alert:
-    """Return the record that tells of a command."""
-    outside = {"place": None, "category": None, "alert_id": None} if source is None else {}
-    record = orjson.loads(of[2]) | outside | {"transition": transition, "source": source}
-    record |= {"cause": "command", "command": {"by": "Lin"} | command}
-    return of[0], of[1], orjson.dumps(record | {"seq": None, "episode_ms": None, "score": 0.0})
+def test_what_people_did_stands_at_the_source_until_it_no_longer_holds(
+    redis_server: Redis, tmp_path: Path
+) -> None:
+    day = DayLine(tmp_path)
+    well, ch4 = "well-101", "well-101-ch4"
+    key = f"tocsin:alert:{well}"
 
+    def held(client: redis.Redis) -> dict[str, str]:
+        state = {k.decode(): v.decode() for k, v in client.hgetall(key).items()}
+        ends = ("_by", "_until_ms", "acknowledged_ms", "out_of_service_ms")
+        return {name: value for name, value in state.items() if name.endswith(ends)}
 
-def test_what_people_did_stands_at_the_source_until_it_no_longer_holds(redis_server: Redis) -> None:
-    raised = alerts(1)[0]
-    source = "well-207-0"
-    key = f"tocsin:alert:{source}"
-    acknowledged, shelved = {b"acknowledged_by": b"Lin"}, {b"shelved_by": b"Lin"}
-    shelved |= {b"shelved_until_ms": b"99"}
-    suppressed = {b"suppressed_by": b"Lin", b"suppressed_until_ms": b"9"}
+    def until(what: str, minutes: int) -> dict[str, str]:
+        return {f"{what}_by": "li.wei", f"{what}_until_ms": str(day.now_ms + minutes * 60_000)}
 
-    def told(transition: str, about: str | None = source, **command: Any) -> Alert:
-        return trace(raised, transition, source=about, **command)
+    def at(what: str) -> dict[str, str]:
+        return {f"{what}_by": "li.wei", f"{what}_ms": str(day.now_ms)}
 
-    steps: list[tuple[Alert, dict[bytes, bytes]]] = [
-        (raised, {}),
-        (told("acknowledge"), acknowledged),
-        (told("shelve", until_ms=99), acknowledged | shelved),
-        (altered(raised, transition="escalate", level="red"), shelved),
-        (told("unshelve"), {}),
-        (told("suppress", from_ms=0, until_ms=9), suppressed),
-        (altered(raised, cause="returned", level="red"), {}),
-        (told("out_of_service"), {b"out_of_service_by": b"Lin"}),
-        (told("in_service"), {}),
-        (told("suppress", None, district="Old Town"), {}),
-    ]
-
-    async def scenario() -> None:
+    async def scenario(client: redis.Redis) -> None:
         async with routed(redis_server) as router:
-            for i, (alert, held) in enumerate(steps):
-                assert await router.flush(0, [(i, 0, alert[2])]) == Flushed(applied=1)
-                with client_of(redis_server) as client:
-                    state = client.hgetall(key)
-                found = {k: v for k, v in state.items() if k.endswith((b"_by", b"_until_ms"))}
-                assert found == held, i
 
-    run(scenario)
+            async def then(records: list[Alert], *marks: dict[str, str]) -> None:
+                told = [orjson.loads(record)["transition"] for *_, record in records]
+                assert await router.flush(0, records) == Flushed(applied=len(records))
+                assert held(client) == {k: v for each in marks for k, v in each.items()}, told
+
+            # before the source has ever alerted its hash holds marks alone
+            shelved = until("shelved", 30)
+            await then(day.told("shelve", source=well, until=30), shelved)
+            assert len(client.hgetall(key)) == 2 and not client.exists("tocsin:active")
+            assert day.measured(ch4, 30.0) == []
+            await then(day.passed(30))
+            await then(day.told("acknowledge", source=well), at("acknowledged"))
+            acknowledged, shelved = at("acknowledged"), until("shelved", 60)
+            shelf = day.told("shelve", source=well, until=60)
+            await then(shelf, acknowledged, shelved)
+            await then(day.measured(ch4, 70.0), shelved)
+            off = at("out_of_service")
+            await then(day.told("out_of_service", source=well), shelved, off)
+            # red is shown again, and the shelf still holds
+            await then(day.told("in_service", source=well), shelved)
+            await then(day.told("unshelve", source=well))
+            await then(day.measured(ch4, 30.0, 200))
+            # a window still to come outlives what ends before it
+            planned = until("suppressed", 120)
+            await then(day.told("suppress", source=well, **{"from": 60, "until": 120}), planned)
+            shelved = until("shelved", 10)
+            await then(day.told("shelve", source=well, until=10), planned, shelved)
+            await then(day.passed(10), planned)
+            await then(day.told("unsuppress", source=well))
+            # of a place or a kind only the streams tell
+            for scope in ({"district": "Riverside"}, {"category": "gas_well"}):
+                await then(day.told("suppress", **scope, **{"from": 0, "until": 60}))
+                await then(day.told("unsuppress", **scope))
+            await then(day.told("out_of_service", source="kitchen-01"))
+            assert len(client.hgetall("tocsin:alert:kitchen-01")) == 2
+            await then(day.told("in_service", source="kitchen-01"))
+            assert not client.exists("tocsin:alert:kitchen-01")
+
     with client_of(redis_server) as client:
+        run(lambda: scenario(client))
+        assert day.refused == []
         # a command changes no level
-        assert client.zrange("tocsin:active", 0, -1) == [source.encode()]
-        assert client.hget(key, "level") == b"red"
-        assert client.hget("tocsin:counters", "transition:acknowledge") == b"1"
-        assert client.xlen("tocsin:alerts") == len(steps)
+        assert client.zrange("tocsin:active", 0, -1) == [well.encode()]
+        assert client.hget(key, "level") == b"yellow"
+        n_told = {name: client.hget("tocsin:counters", f"transition:{name}") for name in KINDS}
+        wanted = {"acknowledge": 1, "shelve": 3, "unshelve": 1, "suppress": 3, "unsuppress": 3}
+        wanted |= {"out_of_service": 2, "in_service": 2}
+        assert {name: int(n) for name, n in n_told.items()} == wanted
 
 
 # --- exactly once
