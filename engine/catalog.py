@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 STATIC_CLASSES = ["none", "blue", "yellow", "red"]
 """Names of the codes in `Catalog.static_class`."""
+MAX_NAME = 512
+"""Most characters of an id, category, district or department: they become parts of keys."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

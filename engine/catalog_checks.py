@@ -14,13 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.catalog import STATIC_CLASSES
+from engine.catalog import MAX_NAME, STATIC_CLASSES
 from engine.catalog_input import Column, Table
 from engine.errors import Fault
 from engine.fault_log import FaultLog
 from engine.resolver import Resolver, enter_ids
 from engine.units import Quantity, UnitError, did_you_mean, normalise_unit, to_canonical
-from kernels.resolve import MAX_ID_BYTES
 
 LEVELS = ("blue", "yellow", "orange", "red")
 HIGH = tuple(f"high_{level}" for level in LEVELS)
@@ -148,8 +147,7 @@ class TableChecks:
     def ids(self, key: str) -> Any:
         """Return a column of ids, each present once."""
         texts, has_text = self.filled(key)
-        too_long = np.asarray(pc.binary_length(texts)) > MAX_ID_BYTES
-        self.note(f"long {key}", key, too_long, texts, f"must be at most {MAX_ID_BYTES:,} bytes")
+        self.short(key, texts)
         if key in self.table.texts:
             _, _, _, first = enter_ids(texts)
             repeated = (first != np.arange(len(first))) & has_text
@@ -161,6 +159,18 @@ class TableChecks:
                 texts,
                 lambda row, _: f"duplicate of row {numbers[first[row]]}",
             )
+        return texts
+
+    def short(self, key: str, texts: Any) -> Any:
+        """Return a column whose texts become parts of keys, and so may not be long."""
+        n_characters = np.asarray(pc.utf8_length(texts))
+        self.note(
+            f"long {key}",
+            key,
+            n_characters > MAX_NAME,
+            texts,
+            lambda row, _: f"must be at most {MAX_NAME} characters, has {n_characters[row]:,}",
+        )
         return texts
 
     def references(self, key: str, known: Resolver | None, where: str) -> np.ndarray:
@@ -216,11 +226,15 @@ def check_sources(table: Table, log: FaultLog) -> Sources:
         },
         lon=checks.bounded("lon", -180.0, 180.0),
         lat=checks.bounded("lat", -90.0, 90.0),
-        category=checks.vocabulary(category, "category", 32_767),
-        district=checks.vocabulary(checks.text("district"), "district", 32_767),
-        department=checks.vocabulary(checks.text("department"), "department", 32_767),
+        category=_named(checks, "category", category),
+        district=_named(checks, "district", checks.text("district")),
+        department=_named(checks, "department", checks.text("department")),
         static_class=_static_class(checks),
     )
+
+
+def _named(checks: TableChecks, key: str, texts: Any) -> Vocabulary:
+    return checks.vocabulary(checks.short(key, texts), key, 32_767)
 
 
 def _static_class(checks: TableChecks) -> np.ndarray:

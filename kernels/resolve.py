@@ -31,11 +31,9 @@ _32 = np.uint64(32)
 _29 = np.uint64(29)
 _LOW = np.uint64(0xFFFF_FFFF)
 _EMPTY = np.uint64(0)
+# a slot can describe an id of less than 2^24 bytes, and 2^40 bytes of all ids together
 _SIZE_BITS = np.uint64(24)
 _SIZE_MASK = np.uint64((1 << 24) - 1)
-
-MAX_ID_BYTES = (1 << 24) - 1
-"""The longest id that a slot can describe; the bytes of all ids together may reach 2^40."""
 
 if not COMPILED:
 

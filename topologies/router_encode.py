@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from engine.catalog import MAX_NAME
+
 Alert = tuple[int, int, bytes]
 """Offset in the readings' partition, number among the alerts of that message, record."""
 
@@ -21,8 +23,6 @@ MOST_ALERTS = 256
 MOST_BYTES = 512 << 10
 """Bounds of one script, which holds the server up for some milliseconds."""
 MOST_ROUTES = 64
-MOST_NAME = 512
-"""Characters of an id or a name, which become parts of keys and fields."""
 DEFAULT_ROUTES = ["default"]
 LEVELS = frozenset(("normal", "blue", "yellow", "orange", "red"))
 TRANSITIONS = frozenset(("raise", "escalate", "de-escalate", "clear"))
@@ -150,7 +150,7 @@ def _usual_heads(alerts: Sequence[Alert], routes: dict[str, int]) -> list[Any] |
             and set(map(type, district)) == {str}
             and LEVELS.issuperset(columns[3])
             and TRANSITIONS.issuperset(columns[4])
-            and 0 < len(min(columns[0], key=len)) <= len(max(columns[0], key=len)) <= MOST_NAME
+            and 0 < len(min(columns[0], key=len)) <= len(max(columns[0], key=len)) <= MAX_NAME
             and 0 <= min(columns[1]) <= max(columns[1]) < MOST_MS
             and -MOST_MS < min(columns[2]) <= max(columns[2]) < MOST_MS
             and 0 <= min(offset) <= max(offset) < MOST_MS
@@ -250,8 +250,8 @@ def _place(place: Any) -> tuple[Any, Any, str]:
 
 
 def _text(key: str, value: Any) -> str:
-    if type(value) is not str or not 0 < len(value) <= MOST_NAME:
-        raise Unfit(f"{key} must be a text of 1 to {MOST_NAME} characters")
+    if type(value) is not str or not 0 < len(value) <= MAX_NAME:
+        raise Unfit(f"{key} must be a text of 1 to {MAX_NAME} characters")
     return value
 
 

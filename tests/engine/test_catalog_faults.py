@@ -93,6 +93,20 @@ def test_every_fault_is_reported_in_one_run_with_file_row_column_and_value(
     assert len(found) == 20
 
 
+def test_ids_and_names_that_become_keys_have_a_bound(tmp_path: Path) -> None:
+    longest, longer = "ä" * 512, "ä" * 513
+    named = {key: longest for key in ("category", "district", "department")}
+    city = write_folder(tmp_path / "fits", [source(longest, **named)], [sensor(longest, longest)])
+    Catalog.build(city, tmp_path / "city.catalog")
+    named = dict.fromkeys(named, longer)
+    found = faults_in(tmp_path / "not", [source(longer, **named)], [sensor(longer, longer)])
+    shown = f"must be at most 512 characters, has 513, got '{'ä' * 118}…"
+    assert set(found) == {
+        *(f"sources.parquet: row 1: {key}: {shown}" for key in ("source_id", *named)),
+        f"sensors.parquet: row 1: sensor_id: {shown}",
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
