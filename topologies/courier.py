@@ -18,11 +18,12 @@ from faust.types import TP
 
 from engine.placed import Place
 from topologies import same_log
+from topologies.backoff import Backoff
 from topologies.logs import logger
 from topologies.metrics import Metrics
 from topologies.publisher import parse_at
 from topologies.redis_client import is_permanent, is_redis_error
-from topologies.router import Backoff, FenceBehind, Router
+from topologies.router import FenceBehind, Router
 from topologies.same_log import Mark
 from topologies.transport import Fetch
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
 from engine.errors import TocsinError
+from topologies.backoff import Backoff
 from topologies.redis_client import Client, RedisLink, is_permanent, is_redis_error, said
 from topologies.redis_client import connect as connect_redis
 from topologies.router_encode import Alert, Chunk, Position, chunks_of
@@ -60,22 +60,6 @@ class Flushed(NamedTuple):
     applied: int = 0
     skipped: int = 0
     rejected: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backoff:
-    """Pauses between tries: full jitter below a bound that doubles up to a cap."""
-
-    base_s: float = 0.05
-    cap_s: float = 5.0
-    permanent_s: float = 15.0
-    """Where somebody must change something first; jitter takes up to half of it."""
-
-    def pause_s(self, tries: int, *, permanent: bool) -> float:
-        """Return how long to wait after so many tries in vain, at least one."""
-        if permanent:
-            return self.permanent_s * random.uniform(0.5, 1.0)
-        return random.uniform(0.0, min(self.cap_s, self.base_s * 2.0 ** min(tries, 30)))
 
 
 @dataclass(frozen=True, kw_only=True)

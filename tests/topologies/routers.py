@@ -11,8 +11,9 @@ import redis
 
 from tests.services.redis import Redis
 from tests.topologies.redis_keys import Keys, keys_of
+from topologies.backoff import Backoff
 from topologies.redis_client import RedisLink, connect
-from topologies.router import Backoff, Router, Watch
+from topologies.router import Router, Watch
 
 AWAIT_S = 10.0
 QUICK = Backoff(base_s=0.005, cap_s=0.05, permanent_s=0.1)
