@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,20 +35,17 @@ MOST_REMEMBERED_BYTES = 16 << 20
 
 
 class FenceBehind(TocsinError):
-    """Redis has lost alerts that the router no longer remembers: read the partition again.
+    """Redis has lost alerts that the router no longer remembers.
 
-    Seek the alerts topic back to the first alert beyond `fence` (None: the beginning), and call
-    `Router.forget(partition)`.
+    Call `Router.forget(partition)`, and read the partition's alerts again from their beginning.
     """
 
-    def __init__(self, partition: int, fence: Position | None, known: Position) -> None:
+    def __init__(self, partition: int, fence: Position | None, known: Position | None) -> None:
         super().__init__(
             f"Redis has lost alerts of partition {partition}: it is at {_shown(fence)},"
             f" and was at {_shown(known)}"
         )
         self.partition = partition
-        self.fence = fence
-        self.known = known
 
 
 def _shown(position: Position | None) -> str:
@@ -80,7 +78,7 @@ class Watch:
 
 @dataclass
 class _Line:
-    """What is known of a partition: how far Redis is, and the chunks that brought it there."""
+    """What is known of a partition: how far Redis is, and the chunks that lead there."""
 
     known: Position | None = None
     base: Position | None = None
@@ -88,6 +86,12 @@ class _Line:
     met: bool = False
     """Whether a fence of this partition has been seen."""
     remembered: deque[Chunk] = field(default_factory=deque)
+    """Without a gap from `base` on, whoever applied them: another worker may be ahead of us."""
+
+    @property
+    def end(self) -> Position | None:
+        """Return up to where alerts could be sent again."""
+        return self.remembered[-1].last if self.remembered else self.base
 
 
 @dataclass
@@ -98,7 +102,7 @@ class _Flush:
     line: _Line
     chunks: deque[Chunk]
     resent: int = 0
-    """So many of the chunks, the first, were confirmed before, by earlier flushes or this one."""
+    """So many of the chunks, the first, are remembered ones that Redis has lost."""
     applied: int = 0
     skipped: int = 0
     rejected: int = 0
@@ -136,7 +140,8 @@ class Router:
         """Apply a partition's alerts, in ascending order; return when Redis has confirmed them.
 
         While Redis is away or refuses, it waits and tries again until it is cancelled; a cancelled
-        flush may have been applied or not, which the next one finds out. Raise FenceBehind.
+        flush may have been applied or not, which the next one finds out. If the partition is
+        forgotten meanwhile, the rest is not sent: it is its new owner's. Raise FenceBehind.
         """
         return (await self.flush_all({partition: alerts}))[partition]
 
@@ -152,7 +157,7 @@ class Router:
     async def restore_lost(self) -> None:
         """Send again what Redis had confirmed and lost, without waiting for alerts to come.
 
-        Raise FenceBehind. While Redis can't be asked nothing is done; the next flush finds out.
+        Raise FenceBehind. While Redis can't be asked, that is told and nothing is done.
         """
         try:
             fences = await self.fences()
@@ -162,16 +167,16 @@ class Router:
             return
         flushes = []
         behind: FenceBehind | None = None
-        for partition, line in list(self._lines.items()):
-            fence = fences.get(partition)
-            if line.known is not None and (fence is None or fence < line.known):
-                flush = _Flush(partition, line, deque())
-                try:
-                    self._resend(flush, fence)
-                except FenceBehind as error:
-                    behind = error
-                else:
-                    flushes.append(flush)
+        for partition, line in self._lines.items():
+            if not line.met:
+                continue
+            flush = _Flush(partition, line, deque())
+            try:
+                self._resend(flush, fences.get(partition))
+            except FenceBehind as error:
+                behind = error
+            else:
+                flushes.append(flush)
         await self._finish(flushes)
         if behind is not None:
             raise behind
@@ -179,7 +184,7 @@ class Router:
     async def _finish(self, flushes: Sequence[_Flush]) -> None:
         """Send the scripts of flushes until Redis has confirmed them all. Raise FenceBehind."""
         behind: FenceBehind | None = None
-        while waiting := [flush for flush in flushes if flush.chunks]:
+        while waiting := [flush for flush in flushes if flush.chunks and self._has(flush)]:
             began = time.monotonic()
             failed = None
             for flush, reply in zip(waiting, await self._send(waiting), strict=True):
@@ -193,7 +198,7 @@ class Router:
                     behind = error
                     flush.chunks.clear()
             if failed is None:
-                self._is_up()
+                self._up()
             else:
                 await self._wait(failed)
         if behind is not None:
@@ -201,9 +206,20 @@ class Router:
 
     async def fences(self) -> dict[int, Position]:
         """Return how far Redis is, by partition; raise what the client raises."""
-        found = await self._client.hgetall(f"{self._prefix}fence")
+        try:
+            found = await self._client.hgetall(f"{self._prefix}fence")
+        except Exception as error:
+            if is_redis_error(error):
+                self._down(error)
+            raise
+        self._up()
         fences = {int(partition): _position(at) for partition, at in found.items()}
         return {partition: at for partition, at in fences.items() if at is not None}
+
+    def expect(self, partition: int, fence: Position) -> None:
+        """Take a partition over of which Redis has applied so much: less would be a loss."""
+        self.forget(partition)
+        self._lines[partition] = _Line(known=fence, base=fence, met=True)
 
     def forget(self, partition: int) -> None:
         """Drop what is known of a partition: it is no longer ours, or will be read again."""
@@ -211,11 +227,6 @@ class Router:
         if line is not None:
             self._remembered_bytes -= sum(chunk.n_bytes for chunk in line.remembered)
             self._order = deque(each for each in self._order if each != partition)
-
-    @property
-    def is_down(self) -> bool:
-        """Return whether the last thing that Redis said was no."""
-        return self._down_since is not None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -231,13 +242,20 @@ class Router:
             self._watch.on_reject(partition, alert, reason)
 
         flush.chunks.extend(chunks_of(self._prefix, alerts, reject))
+        if flush.line.met:
+            self._resend(flush, flush.line.known)  # what a cancelled flush has left unsent
         return flush
+
+    def _has(self, flush: _Flush) -> bool:
+        """Return whether the partition of a flush was not forgotten since it began."""
+        return self._lines.get(flush.partition) is flush.line
 
     def _confirm(self, flush: _Flush, reply: list[Any], seconds: float) -> None:
         """Take in what the script says: applied, or the fence lies before what was known."""
         line, n_applied, fence = flush.line, int(reply[0]), _position(reply[1])
         if n_applied < 0:
-            self._resend(flush, fence)
+            if self._has(flush):
+                self._resend(flush, fence)
             return
         chunk = flush.chunks.popleft()
         if not line.met:
@@ -248,22 +266,25 @@ class Router:
         else:
             flush.applied += n_applied
             flush.skipped += chunk.n_alerts - n_applied
-        if n_applied and self._lines.get(flush.partition) is line:
+        if self._has(flush) and (line.end is None or chunk.last > line.end):
             self._remember(flush.partition, chunk)
         self._watch.on_flush(n_applied, seconds)
 
     def _resend(self, flush: _Flush, fence: Position | None) -> None:
+        """Put before a flush what is remembered beyond the fence. Raise FenceBehind."""
         line = flush.line
-        assert line.known is not None, "the script was told no position"
         if line.base is not None and (fence is None or fence < line.base):
             raise FenceBehind(flush.partition, fence, line.known)
-        again = [chunk for chunk in line.remembered if fence is None or chunk.last > fence]
-        self._watch.on_resend(flush.partition, sum(chunk.n_alerts for chunk in again))
-        self.forget(flush.partition)  # what is sent again is remembered again
-        kept = _Line(known=fence, base=fence, met=True)
-        flush.line = self._lines[flush.partition] = kept
-        flush.resent += len(again)
-        flush.chunks.extendleft(reversed(again))
+        line.known = fence
+        for _ in range(flush.resent):
+            flush.chunks.popleft()
+        again = list(
+            takewhile(lambda chunk: fence is None or chunk.last > fence, reversed(line.remembered))
+        )
+        flush.chunks.extendleft(again)
+        flush.resent = len(again)
+        if again:
+            self._watch.on_resend(flush.partition, sum(chunk.n_alerts for chunk in again))
 
     def _remember(self, partition: int, chunk: Chunk) -> None:
         self._lines[partition].remembered.append(chunk)
@@ -317,23 +338,26 @@ class Router:
 
     # --- Redis away
 
-    def _is_up(self) -> None:
+    def _up(self) -> None:
         self._tries = 0
         if self._down_since is not None:
             seconds, self._down_since = time.monotonic() - self._down_since, None
             self._watch.on_up(seconds)
 
-    async def _wait(self, error: BaseException) -> None:
-        self._tries += 1
+    def _down(self, error: BaseException) -> None:
         now = time.monotonic()
-        permanent = is_permanent(error)
+        if self._down_since is None or now - self._told_at >= self._watch.down_every_s:
+            self._told_at = now
+            ending = "; it will stay so until somebody changes it" if is_permanent(error) else ""
+            self._watch.on_down(said(error) + ending)
         if self._down_since is None:
             self._down_since = now
-        if self._tries == 1 or now - self._told_at >= self._watch.down_every_s:
-            self._told_at = now
-            ending = "; it will stay so until somebody changes it" if permanent else ""
-            self._watch.on_down(said(error) + ending)
-        await asyncio.sleep(self._backoff.pause_s(self._tries, permanent=permanent))
+
+    async def _wait(self, error: BaseException) -> None:
+        self._down(error)
+        self._tries += 1
+        pause_s = self._backoff.pause_s(self._tries, permanent=is_permanent(error))
+        await asyncio.sleep(pause_s)
 
 
 async def connect(

@@ -69,7 +69,6 @@ class Position(NamedTuple):
 class Chunk(NamedTuple):
     """What one script applies: consecutive alerts of one partition, ready to send."""
 
-    first: Position
     last: Position
     n_alerts: int
     n_bytes: int
@@ -122,8 +121,8 @@ def _chunk(prefix: str, alerts: Sequence[Alert], reject: Reject) -> Chunk | None
     keys = [name.encode() for name in names]
     encoded = orjson.dumps(heads)
     size = len(encoded) + sum(map(len, records)) + sum(map(len, keys))
-    first, last = Position(*heads[0][:2]), Position(*heads[-1][:2])
-    return Chunk(first, last, len(heads), size, keys, len(routes), encoded, records)
+    last = Position(*heads[-1][:2])
+    return Chunk(last, len(heads), size, keys, len(routes), encoded, records)
 
 
 def _usual_heads(alerts: Sequence[Alert], routes: dict[str, int]) -> list[Any] | None:

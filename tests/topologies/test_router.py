@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine.commands import KINDS
@@ -23,7 +23,7 @@ from tests.topologies.alert_log import alerts, altered
 from tests.topologies.day_line import DayLine
 from tests.topologies.redis_keys import Keys, keys_of
 from tests.topologies.routers import Told, client_of, routed, run, undisturbed
-from topologies.router import Flushed
+from topologies.router import FenceBehind, Flushed
 from topologies.router_encode import MOST_ALERTS, Alert
 
 # --- what is written
@@ -192,9 +192,11 @@ Step = tuple[Any, ...]
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("flush"), st.integers(0, 1), st.integers(0, 30), st.integers(1, 40)),
-        st.tuples(st.just("zombie"), st.integers(0, 1), st.integers(0, 60), st.integers(1, 60)),
+        st.tuples(st.just("zombie"), st.integers(0, 1), st.integers(0, 30), st.integers(1, 60)),
         st.tuples(st.just("takeover"), st.integers(0, 1)),
         st.tuples(st.just("kill"), st.booleans(), st.integers(0, 8)),
+        st.tuples(st.just("keep")),
+        st.tuples(st.just("lose"), st.booleans()),
     ),
     max_size=14,
 )
@@ -208,7 +210,7 @@ def durable(request: pytest.FixtureRequest, serve: Any) -> Redis:
 
 
 @pytest.mark.parametrize("n_partitions", [1, 2])
-def test_any_cuts_repeats_zombies_and_kills_give_the_same_keys(
+def test_any_cuts_repeats_zombies_kills_and_losses_give_the_same_keys(
     durable: Redis, n_partitions: int
 ) -> None:
     logs = {partition: alerts(90, partition=partition) for partition in range(n_partitions)}
@@ -219,6 +221,8 @@ def test_any_cuts_repeats_zombies_and_kills_give_the_same_keys(
         max_examples=20, deadline=None, suppress_health_check=[*HealthCheck], derandomize=True
     )
     @given(STEPS)
+    @example([("flush", 0, 0, 20), ("zombie", 0, 0, 60), *[("flush", 0, 0, 9)] * 3, ("lose", True)])
+    @example([("flush", 0, 0, 20), ("takeover", 0), ("lose", False), ("flush", 0, 0, 20)])
     def hold(steps: list[Step]) -> None:
         with client_of(durable) as client:
             client.flushall()
@@ -230,7 +234,8 @@ def test_any_cuts_repeats_zombies_and_kills_give_the_same_keys(
 
 async def disturbed(server: Redis, logs: dict[int, Any], steps: list[Step]) -> None:
     """Deliver the logs at least once and in order, through everything that the steps say."""
-    done = dict.fromkeys(logs, 0)
+    done, far = dict.fromkeys(logs, 0), dict.fromkeys(logs, 0)
+    kept: dict[bytes, Any] = {}
     async with routed(server) as router, routed(server) as zombie:
         for step in steps:
             match step:
@@ -238,24 +243,67 @@ async def disturbed(server: Redis, logs: dict[int, Any], steps: list[Step]) -> N
                     partition %= len(logs)
                     first = max(0, done[partition] - back)
                     last = max(done[partition], min(first + n, 90))
-                    await router.flush(partition, logs[partition][first:last])
+                    await delivered(router, logs, {partition: (first, last)})
                     done[partition] = last
-                case ("zombie", partition, first, n):
+                case ("zombie", partition, back, n):  # it may be ahead, too
                     partition %= len(logs)
-                    await zombie.flush(partition, logs[partition][first : done[partition]][:n])
+                    first = max(0, far[partition] - back)
+                    far[partition] = max(far[partition], min(first + n, 90))
+                    await delivered(zombie, logs, {partition: (first, far[partition])})
                 case ("takeover", partition):
+                    partition %= len(logs)
                     router.forget(partition)
+                    fence = (await router.fences()).get(partition)
+                    if fence is not None:
+                        router.expect(partition, fence)
+                    if done[partition] and (
+                        fence is None or fence < logs[partition][done[partition] - 1][:2]
+                    ):
+                        router.forget(partition)
+                        done[partition] = 0
                 case ("kill", whole, wait_ms):
-                    first = dict(done)
                     ends = {each: min(done[each] + 20, 90) for each in logs}
-                    parts = {each: logs[each][first[each] : ends[each]] for each in logs}
-                    flush = asyncio.create_task(router.flush_all(parts))
+                    parts = {each: (done[each], ends[each]) for each in logs}
+                    flush = asyncio.create_task(delivered(router, logs, parts))
                     await asyncio.sleep(0 if whole else wait_ms / 4000)
                     await asyncio.to_thread(server.kill)
                     await asyncio.to_thread(server.start)
                     await flush
                     done = ends
-        await router.flush_all({each: logs[each][done[each] :] for each in logs})
+                case ("keep",):
+                    with client_of(server) as client:
+                        kept = {key: client.dump(key) for key in client.scan_iter()}
+                case ("lose", looked_for):
+                    with client_of(server) as client:
+                        client.flushall()
+                        for key, value in kept.items():
+                            client.restore(key, 0, value)
+                    if looked_for:
+                        await looked(router, logs, done)
+        await delivered(router, logs, {each: (done[each], 90) for each in logs})
+        await looked(router, logs, dict.fromkeys(logs, 90))
+
+
+async def delivered(router: Any, logs: dict[int, Any], parts: dict[int, tuple[int, int]]) -> None:
+    """Flush parts of logs, (first, end) of each; from the beginning where that is asked for."""
+    while True:
+        try:
+            await router.flush_all({each: logs[each][slice(*at)] for each, at in parts.items()})
+            return
+        except FenceBehind as behind:
+            router.forget(behind.partition)
+            parts = parts | {behind.partition: (0, parts[behind.partition][1])}
+
+
+async def looked(router: Any, logs: dict[int, Any], done: dict[int, int]) -> None:
+    """Let a router look for what was lost; deliver what it no longer remembers."""
+    while True:
+        try:
+            await router.restore_lost()
+            return
+        except FenceBehind as behind:
+            router.forget(behind.partition)
+            await delivered(router, logs, {behind.partition: (0, done[behind.partition])})
 
 
 def test_a_cancelled_flush_is_taken_up_where_it_stands(redis_server: Redis) -> None:
@@ -305,7 +353,6 @@ def test_a_record_that_is_none_is_told_and_holds_nothing_up(redis_server: Redis)
         altered(log[0], text=7)[2], altered(log[0], place=[])[2].replace(b"[]", b'"\\ud800"'),
         altered(log[0], routes=[""])[2], altered(log[0], event_ms=1 << 60)[2],
     ]  # fmt: skip
-    mixed = [(-1, i, record) for i, record in enumerate(broken)]
     mixed = [(0, i, record) for i, record in enumerate(broken)] + [(1 + o, i, r) for o, i, r in log]
     told = Told()
 
@@ -341,10 +388,10 @@ def test_redis_away_is_told_waited_for_and_taken_up(own: Redis) -> None:
             await asyncio.to_thread(own.stop)
             flush = asyncio.create_task(router.flush(0, log[20:]))
             await told.trouble("onnect")
-            assert router.is_down and not flush.done()
+            assert not told.up and not flush.done()
             await asyncio.to_thread(own.start)
             assert await flush == Flushed(applied=60, skipped=10)
-            assert len(told.up) == 1 and not router.is_down
+            assert len(told.up) == 1
 
     run(scenario)
     assert keys_of(own.url, ids=True) == wanted

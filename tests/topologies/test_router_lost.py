@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from typing import Any
 
 import pytest
@@ -45,9 +47,9 @@ def test_what_the_router_no_longer_remembers_is_asked_for(serve: Any) -> None:
                 await router.flush(0, log[first : first + 20])
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
-            with pytest.raises(FenceBehind, match="lost alerts of partition 0") as lost:
+            at = f"it is at no position, and was at {log[59][0]}:{log[59][1]}"
+            with pytest.raises(FenceBehind, match=f"lost alerts of partition 0: {at}"):
                 await router.flush(0, log[60:])
-            assert (lost.value.fence, lost.value.known) == (None, log[59][:2])
             router.forget(0)
             assert (await router.flush(0, log)).applied == 90
 
@@ -99,3 +101,83 @@ def test_a_partition_to_be_read_again_keeps_no_other_from_being_sent(redis_serve
 
     run(scenario)
     assert keys_of(redis_server.url) == wanted
+
+
+def test_what_another_worker_applied_is_sent_again_from_memory_too(redis_server: Redis) -> None:
+    log = alerts(90)
+    wanted = undisturbed(redis_server, {0: log}, ids=True)
+    told = Told()
+
+    async def scenario() -> None:
+        async with routed(redis_server, told) as router, routed(redis_server) as before:
+            await router.flush(0, log[:20])
+            await before.flush(0, log[20:60])  # was under way when the partition came to us
+            for first in range(20, 60, 20):
+                assert await router.flush(0, log[first : first + 20]) == Flushed(skipped=20)
+            with client_of(redis_server) as client:
+                client.flushall()
+            await router.restore_lost()
+            assert told.resent == [60]
+            await router.flush(0, log[60:])
+
+    run(scenario)
+    assert keys_of(redis_server.url, ids=True) == wanted
+
+
+def test_what_is_lost_between_a_look_at_the_fence_and_the_first_flush_is_asked_for(
+    redis_server: Redis,
+) -> None:
+    log = alerts(90)
+
+    async def scenario() -> None:
+        async with routed(redis_server) as before, routed(redis_server) as router:
+            await before.flush(0, log[:40])
+            router.expect(0, (await router.fences())[0])
+            with client_of(redis_server) as client:
+                client.flushall()
+            with pytest.raises(FenceBehind):
+                await router.flush(0, log[40:])
+
+    run(scenario)
+
+
+def test_a_flush_that_is_cancelled_while_it_sends_again_leaves_nothing_lost(
+    redis_server: Redis,
+) -> None:
+    log = alerts(90)
+    wanted = undisturbed(redis_server, {0: log}, ids=True)
+    pauses = random.Random(5)
+
+    async def scenario() -> None:
+        async with routed(redis_server) as router:
+            for first in range(0, 80, 4):
+                await router.flush(0, log[first : first + 4])
+            for _ in range(20):
+                with client_of(redis_server) as client:
+                    client.flushall()
+                flush = asyncio.create_task(router.flush(0, log[80:]))
+                await asyncio.sleep(pauses.uniform(0, 0.02))
+                flush.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await flush
+                await router.flush(0, log[80:])
+                assert keys_of(redis_server.url, ids=True) == wanted
+
+    run(scenario)
+
+
+def test_a_flush_of_a_partition_that_is_forgotten_meanwhile_ends(serve: Any) -> None:
+    server: Redis = serve(Redis)
+    told = Told()
+
+    async def scenario() -> None:
+        async with routed(server, told) as router:
+            await asyncio.to_thread(server.stop)
+            flush = asyncio.create_task(router.flush(0, alerts(9)))
+            await told.trouble("onnect")
+            router.forget(0)
+            assert await flush == Flushed()
+            await asyncio.to_thread(server.start)
+            assert await router.fences() == {}
+
+    run(scenario)
