@@ -118,7 +118,7 @@ class AlertsTopic:
         settings = self._app.worker.settings
         found = await kafka.messages_at(settings, self._topic, offsets.items())
         places = ((partition, parse_at(each.headers)) for (partition, _), each in found.items())
-        return {partition: at[1:] for partition, at in places if at is not None}
+        return {p: at[1:] for p, at in places if at is not None and at[0] == p}
 
     async def reread(self, tp: TP) -> tuple[int, int]:
         """Seek to the beginning; return its offset and the epoch as of which fetches come of it."""

@@ -24,6 +24,7 @@ from topologies.metrics import Metrics
 from topologies.publisher import parse_at
 from topologies.redis_client import is_permanent, is_redis_error
 from topologies.router import FenceBehind, Router
+from topologies.router_encode import MOST_MS, Alert
 from topologies.same_log import Mark
 from topologies.transport import Fetch
 
@@ -81,7 +82,12 @@ class Courier:
         self._waiting: deque[Fetch] = deque()
         self._woken = asyncio.Event()
         self._holding = False
+        self._ours: set[TP] = set()
         self._next: dict[TP, int] = {}
+        """Up to where alerts are in Redis, of partitions that are ours."""
+        self._ends: dict[TP, int] = {}
+        """The same once those under way are, of partitions that were ours all the while."""
+        self._n_carried = 0
         self._sought: dict[TP, tuple[int, int]] = {}
         self._committed_at = self._asked_at = 0.0
         self._unchecked: dict[int, int] = {}
@@ -89,6 +95,7 @@ class Courier:
     async def take(self, fetch: Fetch) -> None:
         """Put alerts behind those that wait for Redis; the readings do not wait with them."""
         self._waiting.append(fetch)
+        self._count_pending()
         self._woken.set()
         if len(self._waiting) >= MOST_WAITING:
             self._hold(True)
@@ -98,6 +105,7 @@ class Courier:
 
         The alerts topic was carried up to what is committed, by partition.
         """
+        self._ours = {TP(self.topic, partition) for partition in committed}
         self._unchecked = dict(committed)
         self._woken.set()
 
@@ -105,13 +113,20 @@ class Courier:
         """Hand every partition over."""
         if self.router is None:
             return
-        self._waiting.clear()  # not committed: whoever has them next reads them again
-        self._hold(False)
-        if self._next:
-            await self._alerts.commit(self._next)
-        for tp in self._next:
+        ours, self._ours = self._ours, set()
+        for tp in ours:
             self.router.forget(tp.partition)
-        self._next.clear()
+        # what is not committed whoever has them next reads again
+        self._waiting.clear()
+        self._ends.clear()
+        self._sought.clear()
+        self._unchecked = {}
+        self._n_carried = 0
+        self._count_pending()
+        self._hold(False)
+        reached, self._next = self._next, {}
+        if reached:
+            await self._alerts.commit(reached)
 
     def unroutable(self, partition: int, alert: Any, reason: str) -> None:
         """Keep a record that the router can't read."""
@@ -120,7 +135,10 @@ class Courier:
 
     async def carry_forever(self) -> None:
         """Carry to Redis what waits for it."""
-        while self.router is not None:
+        task = asyncio.current_task()
+        assert task is not None
+        # in Python 3.11 wait_for, which the Redis client calls, may swallow a cancellation
+        while self.router is not None and not task.cancelling():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), LOST_EVERY_S)
             await self._check_fences()
@@ -140,45 +158,71 @@ class Courier:
     async def _carry(self, fetches: Sequence[Fetch]) -> None:
         """Carry alerts to Redis; commit now and then, for a redelivery changes nothing there."""
         assert self.router is not None
-        alerts: dict[int, list[tuple[int, int, bytes]]] = {}
-        ends: dict[TP, int] = {}
+        records: dict[int, dict[Place, bytes]] = {}
+        self._ends.clear()
+        self._n_carried = sum(map(len, fetches))
         for fetch in fetches:
             first, epoch = self._sought.get(fetch.tp, (0, 0))
+            if fetch.tp not in self._ours:
+                continue
             if fetch.first > first and fetch.epoch < epoch:
                 continue  # from before a seek; the call under way may have brought what is sought
-            ends[fetch.tp] = fetch.next
-            for message in fetch.messages:
-                at = parse_at(message.headers)
-                if at is None:
-                    detail = "the header 'at' must be partition/offset/index"
-                    self._reject(fetch.tp, message.offset, message.value, "no_place", detail)
-                else:
-                    alerts.setdefault(at[0], []).append((at[1], at[2], message.value))
-        self._metrics.redis_pending = sum(map(len, fetches)) + sum(map(len, self._waiting))
+            self._ends[fetch.tp] = fetch.next
+            self._add(fetch, records.setdefault(fetch.tp.partition, {}))
+        self._count_pending()
+        alerts: dict[int, list[Alert]] = {
+            partition: [(*place, record) for place, record in sorted(found.items())]
+            for partition, found in records.items()
+        }
         while True:
+            # what of them was applied already is behind their fences
+            ours = {tp.partition: alerts[tp.partition] for tp in self._ends}
             try:
-                await self.router.flush_all(alerts)
+                await self.router.flush_all(ours)
                 break
             except FenceBehind as error:
                 log.error(str(error))
-                await self._carry_again(error.partition, ends)
-                # the others' again: what of them was applied already is behind their fences
-                del alerts[error.partition]
-        self._metrics.redis_pending = sum(map(len, self._waiting))
-        self._next |= ends
+                await self._carry_again(error.partition)
+        self._n_carried = 0
+        self._count_pending()
+        self._next |= self._ends
         if time.monotonic() - self._committed_at >= COMMIT_EVERY_S:
             self._committed_at = time.monotonic()
             await self._alerts.commit(self._next)
 
-    async def _carry_again(self, partition: int, ends: dict[TP, int]) -> None:
-        """Read a partition's alerts from their beginning."""
+    def _add(self, fetch: Fetch, records: dict[Place, bytes]) -> None:
+        """Add a fetch to its partition's records; reject what says no place in it.
+
+        A worker that was frozen may have published some twice, and behind later ones.
+        """
+        for message in fetch.messages:
+            at = parse_at(message.headers)
+            if at is None or at[0] != fetch.tp.partition or min(at) < 0 or max(at) >= MOST_MS:
+                detail = f"the header 'at' must be {fetch.tp.partition}/offset/index"
+                self._reject(fetch.tp, message.offset, message.value, "no_place", detail)
+            else:
+                records[at[1:]] = message.value
+
+    async def _carry_again(self, partition: int) -> None:
+        """Read a partition's alerts from their beginning, unless it is another worker's now."""
         assert self.router is not None
         self.router.forget(partition)
-        for tp in [tp for tp in ends if tp.partition == partition]:
-            del ends[tp]
-            self._next.pop(tp, None)
+        tp = TP(self.topic, partition)
+        self._ends.pop(tp, None)
+        self._next.pop(tp, None)
+        tries = 0
+        while tp in self._ours:
             self._sought[tp] = 0, 1 << 62
-            self._sought[tp] = await self._alerts.reread(tp)
+            try:
+                self._sought[tp] = await self._alerts.reread(tp)
+                break
+            except (KafkaError, OSError) as error:  # also where it is being revoked
+                tries += 1
+                self._warn("reread", f"alerts can't be read again yet: {error!r}")
+                await asyncio.sleep(self._backoff.pause_s(tries, permanent=False))
+
+    def _count_pending(self) -> None:
+        self._metrics.redis_pending = self._n_carried + sum(map(len, self._waiting))
 
     def _hold(self, holding: bool) -> None:
         if holding is not self._holding:
@@ -198,9 +242,7 @@ class Courier:
             await self.router.restore_lost()
         except FenceBehind as error:
             log.error(str(error))
-            tp = TP(self.topic, error.partition)
-            # one that is no longer ours is its new owner's to read
-            await self._carry_again(error.partition, {tp: 0} if tp in self._next else {})
+            await self._carry_again(error.partition)
 
     async def _check_fences(self) -> None:
         """Raise OtherLogError where Redis has applied alerts of another log; wait while it is away.
@@ -216,18 +258,16 @@ class Courier:
                 if not (is_redis_error(error) or isinstance(error, KafkaError)):
                     raise
                 tries += 1
-                if is_redis_error(error):
-                    self._metrics.redis_down()
-                self._warn("fences", f"alerts wait, their fences can't be read: {error!r}")
+                self._warn("fences", f"alerts wait, their fences can't be checked: {error!r}")
                 await asyncio.sleep(self._backoff.pause_s(tries, permanent=is_permanent(error)))
             else:
-                self._metrics.redis_up = True
                 if self._unchecked is due:
                     self._unchecked = {}
 
     async def _check(self, committed: Mapping[int, int]) -> None:
         assert self.router is not None
         fences = await self.router.fences()
+        self._metrics.redis_up = True
         marks = {
             p: [Mark("Redis has applied its alerts", fences[p].offset + 1)]
             for p in committed.keys() & fences.keys()
@@ -235,11 +275,16 @@ class Courier:
         if marks:
             await same_log.check(self._readings, self._readings_topic, marks)
         carried = {p: offset - 1 for p, offset in committed.items() if offset}
-        for partition, place in (await self._alerts.places(carried)).items():
-            fence = fences.get(partition)
-            if fence is None or fence < place:
+        places = await self._alerts.places(carried)
+        if self._unchecked is not committed:
+            return  # they are others' now, or must be looked at again
+        for partition, fence in fences.items():
+            if partition in committed:
+                self.router.expect(partition, fence)
+        for partition, place in places.items():
+            if partition not in fences or fences[partition] < place:
                 log.error(
                     "Redis has lost alerts that it had confirmed: the partition's are read again",
                     partition=partition,
                 )
-                await self._carry_again(partition, {TP(self.topic, partition): 0})
+                await self._carry_again(partition)
