@@ -23,7 +23,6 @@ from engine import snapshot
 from engine.catalog import Catalog
 from engine.catalog_file import write_columns
 from engine.errors import CatalogError, ForeignSnapshotError, OutputError, SnapshotError
-from engine.pipeline import Pipeline
 from engine.snapshot import PART, Frozen, Place, Snapshot, make_durable, place
 
 KEEP = 2
@@ -62,15 +61,6 @@ class Found(NamedTuple):
 
     candidate: Candidate
     snapshot: Snapshot
-    skipped: list[Skipped]
-
-
-class Restored(NamedTuple):
-    """Where the log goes on, and what was passed over."""
-
-    offset: int
-    extra: dict[str, Any]
-    candidate: Candidate
     skipped: list[Skipped]
 
 
@@ -152,20 +142,6 @@ class SnapshotStore:
             f"{self.uri}: no snapshot of partition {partition} is any good; "
             f"move its folder away to begin its log anew ({reasons})"
         )
-
-    def restore(self, pipeline: Pipeline) -> Restored | None:
-        """Give a pipeline the state of its partition's newest whole snapshot; as `find`.
-
-        Raises ForeignSnapshotError for one of another catalog or under other rules; `find` it and
-        use `engine.carry` to keep what remains meaningful.
-        """
-        assert pipeline.partition is not None
-        found = self.find(pipeline.partition)
-        if found is None:
-            return None
-        refuse_other_catalog(found, pipeline.plan.catalog.digest)
-        extra = snapshot.restore(found.snapshot, pipeline)
-        return Restored(found.candidate.offset, extra, found.candidate, found.skipped)
 
     def partitions(self) -> list[int]:
         """Return the partitions that have a folder."""

@@ -15,8 +15,9 @@ from engine.catalog import Catalog
 from engine.errors import ForeignSnapshotError, SnapshotError
 from engine.pipeline import Pipeline
 from engine.plan import compile_plan
+from engine.resume import Resumer
 from engine.rules_check import load
-from engine.snapshots import SnapshotStore
+from engine.snapshots import Skipped, SnapshotStore
 from tests.engine.replays import city
 from tests.engine.test_partitions import log_of, n_partitions
 from tests.engine.test_snapshot import parts_of
@@ -45,6 +46,12 @@ def filled(folder: Path, case: World, offsets: list[int], keep: int = 2) -> Snap
     return store
 
 
+def resumed(store: SnapshotStore, line: Pipeline) -> tuple[int, list[Skipped]]:
+    """Give a line the state of its newest whole snapshot; return what it covers and the skipped."""
+    found = store.find(line.partition)
+    return Resumer(store).resume(found, line).offset, found.skipped
+
+
 def offsets(store: SnapshotStore, partition: int = 0) -> list[int]:
     """Return the offsets of a partition's snapshots, the newest first."""
     return [candidate.offset for candidate in store.latest(partition)]
@@ -64,15 +71,16 @@ def tear(store: SnapshotStore, offset: int) -> None:
 def test_partition_is_restored_from_its_newest_snapshot(tmp_path, case):
     store = filled(tmp_path, case, [10, 20])
     line = Pipeline(case.plan, partition=0)
-    restored = store.restore(line)
-    assert (restored.offset, restored.extra, restored.skipped) == (20, {"offset": 20}, [])
+    found = store.find(0)
+    assert Resumer(store).resume(found, line) == (20, {"offset": 20}, None)
+    assert found.skipped == []
     assert parts_of(line) == parts_of(line_at(case, 20))
 
 
 def test_partition_without_a_snapshot_begins_anew(tmp_path, case):
     store = filled(tmp_path, case, [10])
-    assert store.restore(Pipeline(case.plan, partition=1)) is None
-    assert SnapshotStore(str(tmp_path / "nowhere")).restore(line_at(case, 0)) is None
+    assert store.find(1) is None
+    assert SnapshotStore(str(tmp_path / "nowhere")).find(0) is None
 
 
 def test_name_of_a_snapshot_tells_partition_and_offset(tmp_path, case):
@@ -91,17 +99,16 @@ def test_torn_snapshot_is_passed_over_for_the_one_before(tmp_path, case):
     store = filled(tmp_path, case, [10, 20])
     tear(store, 20)
     line = Pipeline(case.plan, partition=0)
-    restored = store.restore(line)
-    assert restored.offset == 10
-    assert [skip.candidate.offset for skip in restored.skipped] == [20]
-    assert "not a whole snapshot" in restored.skipped[0].why
+    offset, (skipped,) = resumed(store, line)
+    assert (offset, skipped.candidate.offset) == (10, 20)
+    assert "not a whole snapshot" in skipped.why
     assert parts_of(line) == parts_of(line_at(case, 10))
 
 
 def test_what_was_passed_over_goes_before_what_is_whole(tmp_path, case):
     store = filled(tmp_path, case, [10, 20])
     tear(store, 20)
-    store.restore(Pipeline(case.plan, partition=0))
+    store.find(0)
     store.write(snapshot.freeze(line_at(case, 15)), 15)
     assert offsets(store) == [15, 10]
 
@@ -111,7 +118,7 @@ def test_store_without_one_good_snapshot_says_so(tmp_path, case):
     tear(store, 10)
     tear(store, 20)
     with pytest.raises(SnapshotError, match="no snapshot of partition 0 is any good") as caught:
-        store.restore(Pipeline(case.plan, partition=0))
+        store.find(0)
     assert "00010.snapshot" in str(caught.value)
     assert "00020.snapshot" in str(caught.value)
 
@@ -121,7 +128,7 @@ def test_snapshot_of_another_catalog_is_refused_and_says_what_to_do(tmp_path, ca
     other = world(Random(99), 10).plan
     other.catalog.digest = "7" * 32
     with pytest.raises(ForeignSnapshotError, match=r"0{32}.*7{32}.*adopt_catalog"):
-        store.restore(Pipeline(other, partition=0))
+        resumed(store, Pipeline(other, partition=0))
 
 
 def test_leftovers_of_a_killed_writer_are_swept_away(tmp_path, case):
@@ -142,7 +149,7 @@ def test_uri_of_a_local_folder_works_like_its_path(tmp_path, case):
     store = SnapshotStore((tmp_path / "store").as_uri())
     store.write(snapshot.freeze(line_at(case, 10)), 10)
     line = Pipeline(case.plan, partition=0)
-    assert store.restore(line).offset == 10
+    assert resumed(store, line) == (10, [])
     assert offsets(SnapshotStore(str(tmp_path / "store"))) == [10]
 
 

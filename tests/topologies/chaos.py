@@ -4,7 +4,8 @@ People command and push rules meanwhile. `python -m tests.topologies.chaos --see
 prints what it does; the seed gives the same acts and the same commands in the same order. At the
 end the alerts topic must hold exactly what a replay of the dumped log gives, none missing, none
 twice, and Redis exactly what an undisturbed router writes of it. Only a worker that was frozen may
-repeat alerts in the topic, byte for byte; in Redis there are none of these either.
+repeat alerts in the topic, byte for byte; in Redis there are none of these either. No act is a
+reason for a worker to end by itself: none may, though it would be started again.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Chaos:
         self.operators = Operators(self.live, seed, lambda: self._sent.event_ms)
         self.done: Counter[str] = Counter()
         self.n_repeats = 0
+        self.ended: list[str] = []
         self._over = threading.Event()
         self._failed: BaseException | None = None
         self._sent = feed.Sent()
@@ -74,7 +76,7 @@ class Chaos:
     def kill_worker(self) -> None:
         """SIGKILL one worker and start it again, at once or a little later."""
         name = self.random.choice(WORKERS)
-        self.live.workers[name].kill()
+        self._kill(name)
         time.sleep(self.random.choice((0.0, 0.5, 2.0)))
         self.live.start(name)
 
@@ -82,7 +84,8 @@ class Chaos:
         """Let a third worker join, and leave in order."""
         self.live.start("guest")
         time.sleep(self.random.uniform(4.0, 7.0))
-        self.live.workers["guest"].stop()
+        # it may not have come so far as to handle the signal
+        self._note_end("guest", self.live.workers["guest"].stop(), unless=(0, -signal.SIGTERM))
 
     def restart_broker(self) -> None:
         """Kill the broker, or stop it in order, and start it again."""
@@ -113,7 +116,7 @@ class Chaos:
             with path.open("r+b") as stream:
                 stream.truncate(path.stat().st_size // 2)
         for name in WORKERS:
-            self.live.workers[name].kill()
+            self._kill(name)
         for name in WORKERS:
             self.live.start(name)
 
@@ -143,6 +146,8 @@ class Chaos:
             self.live.start(name)
         feeder = self._beside(self._feed, n_readings_per_s)
         wait_for(lambda: self._sent.readings or self._failed, "the feed to begin")
+        up = [self.live.workers[name] for name in WORKERS]
+        wait_for(lambda: all(w.log.read_text() for w in up), "kernels to be compiled", 120)
         operators = self._beside(self.operators.work, self._over)
         acts = [name for name, n in plan.items() for _ in range(n)]
         self.random.shuffle(acts)
@@ -161,6 +166,9 @@ class Chaos:
         if self._failed is not None:
             raise self._failed
         self.check()
+        for name in WORKERS:
+            self._note_end(name, self.live.workers[name].stop(), unless=(0,))
+        assert not self.ended, "; ".join(self.ended)
 
     def _beside(self, what: Callable[..., None], *given: Any) -> threading.Thread:
         """Run something in a thread of its own; what fails there fails the run."""
@@ -175,12 +183,27 @@ class Chaos:
         thread.start()
         return thread
 
+    def _kill(self, name: str) -> None:
+        worker = self.live.workers[name]
+        worker.kill()
+        self._note_end(name, worker.process.returncode, unless=(-signal.SIGKILL,))
+
     def _restart_the_dead(self) -> None:
         """Do what a supervisor does."""
         for name in WORKERS:
-            if not self.live.workers[name].running:
-                say("  worker", name, "had ended", self.live.workers[name].process.returncode)
+            code = self.live.workers[name].process.poll()
+            if code is not None:
+                self._note_end(name, code)
                 self.live.start(name)
+
+    def _note_end(self, name: str, code: int, *, unless: tuple[int, ...] = ()) -> None:
+        """Note how a worker ended, unless it is how this run ended it."""
+        if code in unless:
+            return
+        acts = sum(self.done.values())
+        self.ended.append(f"worker {name} ended by itself with {code}, around act {acts + 1}")
+        say("  ", self.ended[-1])
+        print(self.live.workers[name].log.read_text()[-3000:], file=sys.stderr, flush=True)
 
     def _feed(self, rate: float) -> None:
         async def publish() -> None:

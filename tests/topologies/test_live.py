@@ -187,13 +187,17 @@ def test_commands_and_pushed_rules_are_in_the_log_where_a_replay_sees_them(on_ka
     send(on_kafka, [(home, reading(step, 70.0)) for step in range(20, 40)])
     wait_for(lambda: name in active(on_kafka), "red, which no shelving hides")
 
-    before = sum(map(len, on_kafka.published().values()))
-    cosmetic = on_kafka.folder / "cosmetic.toml"
-    cosmetic.write_text("# only a remark\n" + (DAY / "rules.toml").read_text())
-    assert command(on_kafka, "rules", "push", str(cosmetic)).returncode == 0
+    before = on_kafka.published()
+    renamed = on_kafka.folder / "renamed.toml"
+    renamed.write_text((DAY / "rules.toml").read_text().replace('name = "', 'name = "Renamed: ', 1))
+    assert load(renamed).digest != load(DAY / "rules.toml").digest
+    assert command(on_kafka, "rules", "push", str(renamed)).returncode == 0
+    switched = f"rules={load(renamed).digest}"
+    log = on_kafka.workers["a"].log
+    wait_for(lambda: log.read_text().count(switched) == catalog.n_partitions, "all to switch")
     send(on_kafka, [(p, tick_message(start_ms + 600_000)) for p in range(catalog.n_partitions)])
-    time.sleep(2.0)
-    assert sum(map(len, on_kafka.published().values())) == before
+    assert settle(on_kafka) == before  # nobody is told anything twice
+    assert on_kafka.published() == before
 
     refused = command(on_kafka, "shelve", "nobody", "--for", "1h")
     assert refused.returncode == 3
