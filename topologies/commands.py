@@ -118,8 +118,9 @@ async def _send(settings: Settings, name: str, key: bytes | None, message: bytes
     topic = settings.topic(name)
     await kafka.ensure_topics(settings, {topic: 1}, [settings.topic("rules")])
     producer = kafka.new_producer(settings, idempotent=False)
-    await producer.start()
-    try:
-        await producer.send_and_wait(topic, message, key=key)
-    finally:
-        await producer.stop()
+    with kafka.failing():
+        await producer.start()
+        try:
+            await producer.send_and_wait(topic, message, key=key)
+        finally:
+            await producer.stop()
