@@ -274,13 +274,13 @@ def _refuse_unfit(feed: Feed, catalog: Catalog) -> None:
 
 def _left_out(tally: Tally) -> Iterator[str]:
     """Say what is not sent, and why."""
-    n_ids = f"{'over ' * tally.unknown_overflow}{len(tally.unknown_ids):,}"
     if tally.unknown_readings:
         ids = list(tally.unknown_ids)
         more = ", …" * (len(ids) > SAMPLE_IDS)
+        over = "over " * tally.unknown_overflow
         yield (
-            f"{tally.unknown_readings:,} readings of {n_ids} sensors that the catalog does not "
-            f"have ({', '.join(ids[:SAMPLE_IDS])}{more})"
+            f"{tally.unknown_readings:,} readings of sensors that the catalog does not have: "
+            f"{over}{len(ids):,}, {', '.join(ids[:SAMPLE_IDS])}{more}"
         )
     if tally.no_time:
         yield f"{tally.no_time:,} readings without a time"

@@ -1,4 +1,4 @@
-"""Readings that are refused in bulk for their times: an old history, say, in a log with ticks of now.
+"""Readings that are refused in bulk for their times: of an old history, say, beside ticks of now.
 
 One clock that is wrong is a sensor's business, and counted; most readings of a partition are the
 operator's.
