@@ -16,6 +16,7 @@ import pytest
 from engine.catalog import Catalog
 from engine.errors import CatalogError
 from engine.readings import OUTCOMES
+from engine.sensor_ids import Tally
 from replay_data import DAY
 from tests.engine.replays import city
 from tests.topologies.live import live_on
@@ -184,7 +185,7 @@ def test_a_feed_that_is_ended_says_how_much_it_sent(
 
 def test_a_slice_that_is_due_later_is_not_sent_once_stopped(day_catalog: Path) -> None:
     one = feed.Feed(readings=[DAY / "readings.parquet"], catalog=day_catalog, limit=50)
-    parts = list(feed._slices(one, Catalog.open(day_catalog), feed.Tally()))
+    parts = list(feed._slices(one, Catalog.open(day_catalog), Tally()))
     assert sum(len(part.readings) for part in parts) == 50
     pace = feed._Pace(one)
     asyncio.run(asyncio.wait_for(pace.until(parts[0], lambda: True), 5))
