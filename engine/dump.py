@@ -1,7 +1,8 @@
 """Dumps of the readings topic, message by message, and their replay: byte for byte the live alerts.
 
 A dump is a folder with one Parquet file a partition: the offset, the content type where a message
-declared one, and the message itself, bad ones, ticks and commands included.
+declared one, and the message itself, bad ones, ticks and commands included. The files get their
+names once all of them are whole.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import ReadingsError
+from engine.errors import OutputError, ReadingsError
 from engine.partition import Outcome, PartitionLine, Plans
 
 PARTITION_KEY = b"tocsin.dump.partition"
@@ -25,18 +26,33 @@ SCHEMA = pa.schema(
 FETCH = 64
 """Messages that a replay takes at a time; any number gives the same alerts."""
 _GROUP_BYTES = 8 << 20
+_FILES = "partition-*.parquet"
+_PART = ".part"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for a dump; raises ``OutputError`` if there is one in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    older = next(folder.glob(_FILES), None)
+    if older is not None:
+        raise OutputError(
+            f"{folder}: holds a dump already ({older.name}): name a new folder, or delete that one"
+        )
+    for part in folder.glob(_FILES + _PART):
+        part.unlink()  # of a dump that was interrupted
 
 
 class DumpWriter:
-    """Writes one partition's messages, in the order of their offsets."""
+    """Writes one partition's messages, in the order of their offsets; then `close`, then `keep`."""
 
     def __init__(self, folder: Path, partition: int, catalog: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"partition-{partition:04}.parquet"
         metadata = {PARTITION_KEY: str(partition), CATALOG_KEY: catalog}
         self._schema = SCHEMA.with_metadata(metadata)
+        self._part = self.path.with_name(self.path.name + _PART)
         self._writer = pq.ParquetWriter(
-            self.path, self._schema, compression="zstd", use_dictionary=False
+            self._part, self._schema, compression="zstd", use_dictionary=False
         )
         self._rows: list[tuple[int, str | None, bytes]] = []
         self._n_bytes = 0
@@ -65,6 +81,10 @@ class DumpWriter:
         self._flush()
         self._writer.close()
 
+    def keep(self) -> None:
+        """Give the file its name, once those of all partitions are finished."""
+        self._part.rename(self.path)
+
 
 @dataclass(frozen=True)
 class Dump:
@@ -86,23 +106,58 @@ class Dump:
 
 
 def find(paths: Sequence[Path]) -> list[Dump]:
-    """Return the dumps among files and folders, by partition; none if these are no dumps."""
-    files = [
-        file
-        for path in paths
-        for file in (sorted(path.glob("partition-*.parquet")) if path.is_dir() else [path])
-        if file.suffix == ".parquet" and file.is_file()
-    ]
-    dumps = []
-    for file in files:
-        try:
-            metadata = pq.read_schema(file).metadata or {}
-        except (pa.ArrowException, OSError):
-            continue
-        if PARTITION_KEY in metadata:
-            partition = int(metadata[PARTITION_KEY])
-            dumps.append(Dump(file, partition, metadata.get(CATALOG_KEY, b"").decode()))
+    """Return the dumps among files and folders, by partition; none if these are no dumps.
+
+    Raises ``ReadingsError`` for a dump that was interrupted, and for what is none beside dumps.
+    """
+    dumps, others = [], []
+    for path in paths:
+        if path.is_dir() and any(path.glob(_FILES + _PART)):
+            raise ReadingsError(f"{path}: a dump that was interrupted: dump again")
+        for file in sorted(path.glob(_FILES)) if path.is_dir() else [path]:
+            dump = _opened(file)
+            if dump is None:
+                others.append(file)
+            else:
+                dumps.append(dump)
+    if dumps and others:
+        raise ReadingsError(f"{others[0]}: not a whole file of a dump, as others here are")
     return sorted(dumps, key=lambda dump: dump.partition)
+
+
+def _opened(file: Path) -> Dump | None:
+    if file.suffix != ".parquet" or not file.is_file():
+        return None
+    try:
+        metadata = pq.read_schema(file).metadata or {}
+    except (pa.ArrowException, OSError):
+        return None
+    if PARTITION_KEY not in metadata:
+        return None
+    return Dump(file, int(metadata[PARTITION_KEY]), metadata.get(CATALOG_KEY, b"").decode())
+
+
+def check(dumps: Sequence[Dump], catalog: Any) -> list[int]:
+    """Return the partitions of a catalog that have no dump.
+
+    Raises ``ReadingsError`` for a dump of another catalog, or of no partition of this one, and for
+    two of one partition.
+    """
+    by_partition: dict[int, Dump] = {}
+    for dump in dumps:
+        if dump.catalog != catalog.digest:
+            raise ReadingsError(
+                f"{dump.path}: dumped under catalog {dump.catalog}, this is {catalog.digest}"
+            )
+        if dump.partition >= catalog.n_partitions:
+            raise ReadingsError(
+                f"{dump.path}: of partition {dump.partition}, the catalog has "
+                f"{catalog.n_partitions}, from 0 on"
+            )
+        twin = by_partition.setdefault(dump.partition, dump)
+        if twin is not dump:
+            raise ReadingsError(f"{twin.path} and {dump.path}: both of partition {dump.partition}")
+    return [each for each in range(catalog.n_partitions) if each not in by_partition]
 
 
 @dataclass
@@ -120,13 +175,10 @@ def replay(
 ) -> Iterator[tuple[int, Outcome]]:
     """Yield (partition, what each fetch gave), one partition after the other; count in ``total``.
 
-    Raises ``ReadingsError`` if a dump is of another catalog.
+    Raises ``ReadingsError`` as `check`.
     """
+    check(dumps, plans.catalog)
     for dump in dumps:
-        if dump.catalog != plans.catalog.digest:
-            raise ReadingsError(
-                f"{dump.path}: dumped under catalog {dump.catalog}, this is {plans.catalog.digest}"
-            )
         line = PartitionLine(plans, digest, dump.partition)
         for offsets, messages, kinds in dump.fetches(n):
             declared: Any = kinds if any(kinds) else None

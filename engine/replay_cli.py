@@ -28,6 +28,7 @@ INTERRUPTED = 130
 _COMPILING = "compiling kernels (once, cached)…"
 _WORTH_SAYING_S = 2.0
 _REFRESH_S = 0.1
+MOST_NAMED = 10
 LEVEL_STYLES = {"blue": "blue", "yellow": "yellow", "orange": "dark_orange", "red": "red"}
 
 
@@ -98,6 +99,7 @@ def _run_dumps(
     from engine.rules_check import load
 
     plans = Plans(Catalog.open(catalog))
+    missing = dump.check(dumps, plans.catalog)
     digest = plans.add(load(rules))
     total = dump.Replayed()
     sink = open_sink(output)
@@ -113,6 +115,13 @@ def _run_dumps(
         console.print(
             f"{len(dumps)} partitions: {total.messages:,} messages, {total.readings:,} readings "
             f"and ticks, {total.alerts:,} alerts; rejected: {rejected}",
+            soft_wrap=True,
+        )
+    if missing:
+        named = ", ".join(map(str, missing[:MOST_NAMED])) + ", …" * (len(missing) > MOST_NAMED)
+        Console(stderr=True, highlight=False).print(
+            f"[bold]note[/bold]: {len(missing)} of the catalog's {plans.catalog.n_partitions} "
+            f"partitions are not here: {named}",
             soft_wrap=True,
         )
     return 0

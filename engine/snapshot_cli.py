@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import orjson
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from engine import snapshot
 from engine.errors import SnapshotError
@@ -18,6 +18,8 @@ from kernels.layout import COUNT_NAMES
 
 FAULTY = 3
 """Exit code where a snapshot is no good."""
+DIGITS = 8
+"""Of a digest, on a terminal."""
 
 
 def rows(uri: str) -> list[dict[str, Any]]:
@@ -60,7 +62,8 @@ def ls(uri: str, as_json: bool) -> int:
     if not found:
         raise SnapshotError(f"{uri}: no snapshots here")
     console = _console()
-    console.print(_table(found))
+    for line in _lines(found, DIGITS if console.is_terminal else None):
+        print(line)
     for row in found:
         if row["problem"]:
             console.print(escape(row["problem"]), style="red")
@@ -169,22 +172,39 @@ def _newest(uri: str) -> snapshot.Place:
     raise SnapshotError(f"{uri}: no snapshots here")
 
 
-def _table(found: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("partition", "offset", "MB", "written", "records", "rules", "catalog"):
-        right = name in ("partition", "offset", "MB", "records")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+def _lines(found: list[dict[str, Any]], digits: int | None) -> Iterator[str]:
+    """Yield a heading and a line for each row; nothing is cut but digests, to their first digits.
+
+    Columns are as wide as what they hold, which is 80 at most up to nine digits of a number.
+    """
+    table = [("partition", "offset", "size", "written", "records", "rules", "catalog")]
     for row in found:
-        table.add_row(
-            str(row["partition"]),
-            f"{row['offset']:,}",
-            f"{row['bytes'] / 1e6:,.1f}",
-            row["written"] or "",
-            "" if row["position"] is None else f"{row['position']:,}",
-            (row["rules"] or "")[:12],
-            (row["catalog"] or "")[:12],
+        table.append(
+            (
+                str(row["partition"]),
+                f"{row['offset']:,}",
+                _size(row["bytes"]),
+                (row["written"] or "")[:19].replace("T", " "),
+                "" if row["position"] is None else f"{row['position']:,}",
+                (row["rules"] or "")[:digits],
+                (row["catalog"] or "")[:digits],
+            )
         )
-    return table
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        aligned = [
+            f"{cell:{'<' if name in ('written', 'rules', 'catalog') else '>'}{width}}"
+            for name, cell, width in zip(table[0], cells, widths, strict=True)
+        ]
+        yield " ".join(aligned).rstrip()
+
+
+def _size(n_bytes: int) -> str:
+    """Return a number of bytes in a few characters, of 1,000 each: 1.2 MB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return f"{n_bytes} B"
 
 
 def _time(event_ms: int) -> str:

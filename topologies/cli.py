@@ -176,7 +176,9 @@ def feed(
     city: Annotated[
         bool,
         typer.Option(
-            "--city", help="The generated day of replay_data/day, whose catalog it must be."
+            "--city",
+            help="The generated day of replay_data/day, whose catalog it must be; from now on, "
+            "unless with --ticks.",
         ),
     ] = False,
     speed: Annotated[
@@ -197,13 +199,14 @@ def feed(
         bool, typer.Option("--shift-to-now", help="Move event times so that the first is now.")
     ] = False,
     ticks: Annotated[
-        bool, typer.Option("--ticks", help="Write ticks too, where no worker does.")
+        bool, typer.Option("--ticks", help="Write ticks too, where no worker does (tick_s 0).")
     ] = False,
     loop: Annotated[
         bool, typer.Option("--loop", help="Begin again at the end, event times moved on.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Stop after N readings.")
+        int | None,
+        typer.Option("--limit", min=1, metavar="N", help="Stop after N readings, exactly."),
     ] = None,
     topic: Annotated[
         str | None,

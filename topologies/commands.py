@@ -138,8 +138,9 @@ async def _send(
     topic = settings.topic(name)
     await kafka.ensure_topics(settings, {topic: 1}, [settings.topic("rules")])
     producer = kafka.new_producer(settings, idempotent=False)
-    await producer.start()
-    try:
-        await producer.send_and_wait(topic, message, key=key, headers=list(headers))
-    finally:
-        await producer.stop()
+    with kafka.failing():
+        await producer.start()
+        try:
+            await producer.send_and_wait(topic, message, key=key, headers=list(headers))
+        finally:
+            await producer.stop()

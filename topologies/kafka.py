@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -106,13 +106,7 @@ async def ensure_topics(
 
     Raises ``BrokerError`` where one is there with another number of partitions.
     """
-    admin = AIOKafkaAdminClient(**kafka_arguments(settings))
-    try:
-        await admin.start()
-    except KafkaError as error:
-        brokers = ", ".join(settings.kafka_brokers)
-        raise BrokerError(f"kafka_brokers: none of {brokers} answers: {error}") from error
-    try:
+    async with _admin(settings) as admin:
         there = await _partitions(admin, list(wanted))
         missing = [name for name in wanted if name not in there]
         if missing:
@@ -123,16 +117,51 @@ async def ensure_topics(
                 if time.monotonic() > deadline:
                     break
                 await asyncio.sleep(0.05)
-        for name, n in wanted.items():
-            if there.get(name) != n:
-                raise BrokerError(
-                    f"topic {name}: has {there.get(name, 0)} partitions, must have {n}: as many as "
-                    "the catalog; build the catalog for what is there (tocsin catalog build "
-                    "--partitions) or give topics of another name (topic_prefix)"
-                )
+        _refuse_misfits(there, wanted)
         return missing
+
+
+async def expect_topic(settings: Settings, name: str, n: int) -> None:
+    """Raise ``BrokerError`` unless a topic is there, with ``n`` partitions; create nothing."""
+    async with _admin(settings) as admin:
+        there = await _partitions(admin, [name])
+    if name not in there:
+        raise BrokerError(f"topic {name}: is not there (topic_prefix = {settings.topic_prefix!r})")
+    _refuse_misfits(there, {name: n})
+
+
+@asynccontextmanager
+async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Yield a client that looks at topics; raises ``BrokerError`` if no broker answers."""
+    admin = AIOKafkaAdminClient(**kafka_arguments(settings))
+    try:
+        await admin.start()
+    except KafkaError as error:
+        brokers = ", ".join(settings.kafka_brokers)
+        raise BrokerError(f"kafka_brokers: none of {brokers} answers: {error}") from error
+    try:
+        yield admin
     finally:
         await admin.close()
+
+
+def _refuse_misfits(there: Mapping[str, int], wanted: Mapping[str, int]) -> None:
+    for name, n in wanted.items():
+        if there.get(name) != n:
+            raise BrokerError(
+                f"topic {name}: has {there.get(name, 0)} partitions, must have {n}: as many as "
+                "the catalog; build the catalog for what is there (tocsin catalog build "
+                "--partitions) or give topics of another name (topic_prefix)"
+            )
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Turn what a client raises while Kafka fails it into a ``BrokerError``."""
+    try:
+        yield
+    except KafkaError as error:
+        raise BrokerError(f"Kafka fails: {error}") from error
 
 
 async def _partitions(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:

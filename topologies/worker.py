@@ -32,6 +32,7 @@ from topologies.logs import configure, logger
 from topologies.metrics import Metrics
 from topologies.owner import Log, Owner
 from topologies.publisher import Publisher
+from topologies.refused import Refused
 from topologies.router import connect
 from topologies.security import warnings
 from topologies.settings import Settings
@@ -62,6 +63,7 @@ class Worker:
         )
         self.feeds = load_feeds(settings.feeds)
         self.ingests: dict[str, Ingest] = {}
+        self.refused = Refused()
         self.health = Health(settings, self.metrics)
         self.server = HealthServer(self.health)
         self.owner: Owner | None = None
@@ -340,11 +342,15 @@ class Worker:
         """Count what a fetch gave."""
         assert self.owner is not None
         line = self.owner.owned[partition].line
+        counts = line.pipeline.count_array
+        refused = self.refused.note(partition, counts - self.metrics.partitions[partition].counts)
+        if refused is not None:
+            self._warn("refused", refused)
         self.metrics.batch(
             partition,
             n_messages=len(fetch),
             seconds=seconds,
-            counts=line.pipeline.count_array,
+            counts=counts,
             event_ms=line.pipeline.watermark_ms,
             log_ms=fetch.messages[-1].timestamp,
         )

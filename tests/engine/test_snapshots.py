@@ -235,6 +235,21 @@ def test_list_shows_every_snapshot_with_what_is_wrong(tmp_path, case, capsys):
     assert "not a whole snapshot" in capsys.readouterr().out
 
 
+def test_a_list_is_whole_in_a_pipe_and_fits_a_terminal(tmp_path, case, capsys):
+    store = filled(tmp_path, case, [10])
+    assert snapshot_cli.ls(store.uri, as_json=False) == 0
+    piped = capsys.readouterr().out
+    (row,) = snapshot_cli.rows(store.uri)
+    assert "…" not in piped
+    for whole in ("10", row["written"][:10], row["written"][11:19], row["rules"], row["catalog"]):
+        assert f" {whole}" in piped
+    large = row | {"offset": 999_999_999, "position": 999_999_999, "bytes": 123_400_000}
+    lines = list(snapshot_cli._lines([large], snapshot_cli.DIGITS))
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[1].split()[1:4] == ["999,999,999", "123.4", "MB"]
+    assert [snapshot_cli._size(n) for n in (999, 48_500)] == ["999 B", "48.5 kB"]
+
+
 def test_show_takes_a_store_a_folder_or_a_file(tmp_path, case, capsys):
     store = filled(tmp_path, case, [10, 20])
     for uri in (store.uri, f"{store.uri}/partition-0000", store.latest(0)[0].uri):
