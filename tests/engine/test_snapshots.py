@@ -253,3 +253,12 @@ def test_verify_reads_every_snapshot(tmp_path, case, capsys):
     assert snapshot_cli.verify(store.latest(0)[0].uri, as_json=True) == 0
     with pytest.raises(SnapshotError, match="no snapshots here"):
         snapshot_cli.verify(str(tmp_path / "nothing"), as_json=False)
+
+
+def test_place_is_tried_out_and_left_as_it_was(tmp_path):
+    SnapshotStore(str(tmp_path / "a" / "b")).check_writable()
+    assert files(tmp_path) == []
+    (tmp_path / "file").write_text("no folder")
+    for place in (tmp_path / "file", tmp_path / "file" / "x"):
+        with pytest.raises(SnapshotError, match=str(place)):
+            SnapshotStore(str(place)).check_writable()
