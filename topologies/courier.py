@@ -21,7 +21,7 @@ from topologies import same_log
 from topologies.logs import logger
 from topologies.metrics import Metrics
 from topologies.publisher import parse_at
-from topologies.redis_client import is_permanent, is_redis_error
+from topologies.redis_client import is_permanent, is_redis_error, said
 from topologies.router import Backoff, FenceBehind, Router
 from topologies.same_log import Mark
 from topologies.transport import Fetch
@@ -217,7 +217,10 @@ class Courier:
                 tries += 1
                 if is_redis_error(error):
                     self._metrics.redis_down()
-                self._warn("fences", f"alerts wait, their fences can't be read: {error!r}")
+                where = self.router.name if self.router and is_redis_error(error) else "Kafka"
+                self._warn(
+                    "fences", f"alerts wait, their fences can't be read: {where}: {said(error)}"
+                )
                 await asyncio.sleep(self._backoff.pause_s(tries, permanent=is_permanent(error)))
             else:
                 self._metrics.redis_up = True

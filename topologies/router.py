@@ -127,6 +127,7 @@ class Router:
         self,
         client: Client,
         *,
+        name: str = "Redis",
         prefix: str = "tocsin:",
         max_stream: int = 100_000,
         backoff: Backoff | None = None,
@@ -134,6 +135,8 @@ class Router:
         remember_bytes: int = MOST_REMEMBERED_BYTES,
     ) -> None:
         self._client = client
+        self.name = name
+        """Where it is, for people and logs: no password."""
         self._prefix = prefix
         self._max_stream = max_stream
         self._backoff = backoff or Backoff()
@@ -387,6 +390,7 @@ async def connect(
     )
     return Router(
         connect_redis(link),
+        name=str(link),
         prefix=link.key_prefix,
         max_stream=link.max_stream,
         backoff=Backoff(cap_s=link.retry_max_s),
