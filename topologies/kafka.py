@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -98,13 +98,7 @@ async def ensure_topics(
 
     Raises ``BrokerError`` where one is there with another number of partitions.
     """
-    admin = AIOKafkaAdminClient(**kafka_arguments(settings))
-    try:
-        await admin.start()
-    except KafkaError as error:
-        brokers = ", ".join(settings.kafka_brokers)
-        raise BrokerError(f"kafka_brokers: none of {brokers} answers: {error}") from error
-    try:
+    async with _admin(settings) as admin:
         there = await _partitions(admin, list(wanted))
         missing = [name for name in wanted if name not in there]
         if missing:
@@ -115,16 +109,44 @@ async def ensure_topics(
                 if time.monotonic() > deadline:
                     break
                 await asyncio.sleep(0.05)
+        alone = [settings.topic(each) for each in ("rejects", "commands", "rules", "shadow")]
         for name, n in wanted.items():
             if there.get(name) != n:
-                raise BrokerError(
-                    f"topic {name}: has {there.get(name, 0)} partitions, must have {n}: as many as "
-                    "the catalog; build the catalog for what is there (tocsin catalog build "
-                    "--partitions) or give topics of another name (topic_prefix)"
-                )
+                raise _wrong_partitions(name, there.get(name, 0), n, name not in alone)
         return missing
+
+
+async def topics_missing(settings: Settings, topics: Iterable[str]) -> set[str]:
+    """Return those of some topics that are not there, or that we may not see."""
+    async with _admin(settings) as admin:
+        return set(topics) - set(await admin.list_topics())
+
+
+@asynccontextmanager
+async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**kafka_arguments(settings))
+    try:
+        await admin.start()
+    except KafkaError as error:
+        brokers = ", ".join(settings.kafka_brokers)
+        raise BrokerError(f"kafka_brokers: none of {brokers} answers: {error}") from error
+    try:
+        yield admin
     finally:
         await admin.close()
+
+
+def _wrong_partitions(topic: str, found: int, wanted: int, per_catalog: bool) -> BrokerError:
+    has = f"topic {topic}: has {found} partition{'' if found == 1 else 's'}, must have {wanted}"
+    if per_catalog:
+        return BrokerError(
+            f"{has}: as many as the catalog; build the catalog for what is there (tocsin catalog "
+            "build --partitions) or give topics of another name (topic_prefix)"
+        )
+    return BrokerError(
+        f"{has}: one order for all of it; delete the topic, a worker makes it anew, or give topics "
+        "of another name (topic_prefix)"
+    )
 
 
 async def _partitions(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
