@@ -11,8 +11,9 @@ Faust carries messages and membership. State, event time and offsets are the own
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import faust
 from faust.app.base import BootStrategy
@@ -21,12 +22,16 @@ from faust.types import TP
 from engine.placed import Place
 from topologies import kafka
 from topologies.kafka_client import faust_arguments
+from topologies.logs import configure
 from topologies.publisher import parse_at
 from topologies.same_log import Fingerprint, MessageId
 from topologies.settings import Settings, load
+from topologies.settings_text import secrets_of
 from topologies.transport import CoalescingScheduler, FetchSchema, Transport
 from topologies.worker import Worker
 
+NEWS_OF_TOPICS_S = 10.0
+"""Pause between the looks at whether a topic has come, or has more partitions."""
 BUFFERED_FETCHES = 2
 """Fetches that wait for an agent, beside those that the client has prefetched."""
 
@@ -57,14 +62,32 @@ class App(faust.App):
 
     async def on_start(self) -> None:
         """Connect what the agents need; raises what is wrong before anything is taken."""
+        if self.in_worker:
+            # Faust's own command has set up logs of its own, and made a log of stderr itself
+            configure_logs(self.worker.settings, sys.__stderr__)
         await self.worker.start()
         await super().on_start()
         look_less_for_garbage()
+
+    async def crash(self, reason: BaseException) -> None:
+        """End the worker; what ends it is said once."""
+        self.worker.failed(reason)
+        await super().crash(reason)
 
     async def on_shutdown(self) -> None:
         """Leave nothing open."""
         await super().on_shutdown()
         await self.worker.stop()
+
+
+def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
+    """Send all logs to stderr, or a stream, as the settings say, without their secrets."""
+    configure(
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+        secrets=secrets_of(settings),
+        stream=stream,
+    )
 
 
 class ReadingsLog:
@@ -139,6 +162,7 @@ def create_app(settings: Settings) -> App:
         table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=settings.fetch_max_bytes,
+        consumer_metadata_max_age_ms=round(NEWS_OF_TOPICS_S * 1000),
         consumer_group_instance_id=settings.instance,
         broker_request_timeout=max(90.0, 2 * settings.session_timeout_s),
     )
@@ -174,7 +198,11 @@ def create_app(settings: Settings) -> App:
     @signals.on_rebalance_complete.connect
     async def on_assigned(_: Any, **__: Any) -> None:
         assigned = [tp.partition for tp in app.consumer.assignment() if tp.topic == readings]
-        await worker.adopt(assigned, app.consumer_generation_id)
+        try:
+            await worker.adopt(assigned, app.consumer_generation_id)
+        except Exception as error:
+            worker.failed(error)  # before Faust tells what follows from it
+            raise
 
     async def release() -> None:
         # After a crash the state may be half changed, and the consumer's thread, which commits, is
@@ -198,6 +226,7 @@ def create_app(settings: Settings) -> App:
     async def save() -> None:
         assigned = app.consumer.assignment()
         worker.note_lag(lambda tp: app.consumer.highwater(tp) if tp in assigned else None)
+        worker.note_feeds(app.consumer.topic_partitions)
         await worker.save_oldest()
 
     @app.task
@@ -211,7 +240,7 @@ def create_app(settings: Settings) -> App:
             try:
                 await worker.courier.carry_forever()
             except Exception as error:
-                worker.failed("the router", error)
+                worker.failed(error, "the router")
                 await app.crash(error)
                 raise
 
@@ -235,9 +264,8 @@ def _agent(app: App, topic: str, take: Any) -> None:
                 await take(fetch)
             except Exception as error:
                 # the state may be half changed: the next owner starts from the snapshot
-                app.worker.failed(
-                    f"{topic}, partition {fetch.tp.partition}, offset {fetch.first}", error
-                )
+                where = f"{topic}, partition {fetch.tp.partition}, offset {fetch.first}"
+                app.worker.failed(error, where)
                 await app.crash(error)
                 raise
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterable, MutableMapping
 from typing import IO, Any
 
 import orjson
 import structlog
 
+from engine.errors import TocsinError
+
+AGAIN_AFTER_S = 300.0
+"""Until then what aiokafka finds at each look at its brokers is no news."""
 MASK = "********"
 _SECRET_WORDS = ("password", "passwd", "secret", "token", "authorization", "credential")
 _LIBRARIES = {
@@ -60,6 +65,29 @@ class Masker:
         return text
 
 
+class News(logging.Filter):
+    """Keeps back what libraries say again: errors that the worker tells itself, in one line, and
+    what aiokafka says of a topic that is not there each time that it looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is to be logged."""
+        if record.name == "aiokafka.cluster":
+            text, now = record.getMessage(), time.monotonic()
+            if now - self._told.get(text, -AGAIN_AFTER_S) < AGAIN_AFTER_S:
+                return False
+            self._told[text] = now
+        if record.name.partition(".")[0] == "tocsin" or not record.exc_info:
+            return True
+        error = record.exc_info[1]
+        # the thread of the consumer has ended already where that is what crashed
+        over = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+        return not (over or isinstance(error, TocsinError))
+
+
 def configure(
     *,
     log_format: str = "console",
@@ -96,6 +124,7 @@ def configure(
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
+    handler.addFilter(News())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

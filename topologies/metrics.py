@@ -70,6 +70,7 @@ class Metrics(Collector):
         self.state_bytes = 0
         self.loop_delay_s = 0.0
         self.ready = False
+        self.feeds_missing = 0
         self.redis_up: bool | None = None
         self.redis_pending = 0
         self.rules: dict[str, str] | None = None
@@ -270,6 +271,8 @@ class Metrics(Collector):
         yield _gauge("partitions_owned", "Partitions that this worker owns", len(self.partitions))
         yield _gauge("state_bytes", "Bytes of detector and fusion state", self.state_bytes)
         yield _gauge("loop_delay_seconds", "How late the event loop woke up", self.loop_delay_s)
+        missing = self.feeds_missing
+        yield _gauge("feed_topics_missing", "Topics of feeds that are not there yet", missing)
         yield _gauge("ready", "1 where /readyz says so", int(self.ready))
         yield _gauge("redis_pending_alerts", "Alerts that wait for Redis", self.redis_pending)
         up = None if self.redis_up is None else int(self.redis_up)

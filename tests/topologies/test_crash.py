@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.services.redis import Redis
-from tests.topologies.live import ROOT, Live
+from tests.topologies.live import NO_REDIS, ROOT, Live, command
 
 PROGRAM = """
 import asyncio
@@ -45,3 +45,13 @@ def test_a_worker_whose_router_fails_ends(
     )
     assert done.returncode == 1, done.stderr
     assert "as the router might" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_place_where_no_snapshot_can_be_kept_is_refused_at_start(
+    embedded_broker: Any, tmp_path: Path
+) -> None:
+    live = Live(tmp_path, embedded_broker, NO_REDIS, router="false", snapshots="/proc/nope")
+    done = command(live, "worker")
+    assert done.returncode == 3
+    assert done.stderr.startswith("tocsin: error: /proc/nope: ") and done.stderr.count("\n") == 1

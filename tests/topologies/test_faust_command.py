@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,9 @@ def test_fausts_own_command_runs_the_worker_and_opens_no_web_server(
     try:
         wait_for(lambda: "without a snapshot" in log.read_text(), "the worker to own partitions")
         assert "[^--Web]" not in log.read_text()
+        # as our own command logs: one time, the level of the line
+        (line,) = [line for line in log.read_text().splitlines() if "worker of group" in line]
+        assert re.match(r"\S+Z \[info +\] tocsin ", line)
         assert listening(process.pid) == set()
     finally:
         process.send_signal(signal.SIGTERM)

@@ -149,6 +149,8 @@ def test_a_damaged_snapshot_is_no_proof(store: SnapshotStore) -> None:
 class Router:
     """Says what Redis would say."""
 
+    name = "Redis at redis://h:1/0"
+
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
 
@@ -171,11 +173,11 @@ def nothing(*_: Any) -> None:
     """Take what a courier tells."""
 
 
-def courier_of(router: Any) -> Courier:
+def courier_of(router: Any, warn: Any = nothing) -> Courier:
     alerts: Any = Alerts()
     courier = Courier(
         *("alerts", alerts, Log(TEN), "readings", Metrics()),
-        reject=nothing, warn=nothing, retry_max_s=0.05,
+        reject=nothing, warn=warn, retry_max_s=0.05,
     )  # fmt: skip
     courier.router = router
     return courier
@@ -194,9 +196,14 @@ def test_a_fence_at_the_last_message_is_fine_and_one_beyond_it_is_not() -> None:
 
 
 def test_fences_are_waited_for_while_redis_is_away() -> None:
-    courier = courier_of(Router(ConnectionError("away"), ConnectionError("away"), {}))
+    said: list[str] = []
+    away = ConnectionError("away")
+    courier = courier_of(Router(away, away, {}), lambda _, text: said.append(text))
     courier.assigned({0: 0})
     asyncio.run(courier._check_fences())
+    assert said[0] == (
+        "alerts wait, their fences can't be read: Redis at redis://h:1/0: ConnectionError: away"
+    )
     assert b"tocsin_redis_outages_total 1.0" in courier._metrics.text()
     assert courier._metrics.redis_up
 
@@ -229,9 +236,10 @@ def remake(live: Live, topic: str) -> None:
 
 def refused(live: Live, name: str) -> str:
     worker = live.start(name)
-    assert worker.process.wait(60) != 0
+    assert worker.process.wait(60) == 3
     said = worker.log.read_text()
-    assert "is not the log that was read before" in said
+    assert said.count("is not the log that was read before") == 1
+    assert "Traceback" not in said
     return said
 
 
@@ -243,6 +251,9 @@ def test_a_topic_made_anew_is_refused_until_nothing_remembers_the_old_one(live: 
     client = redis.Redis.from_url(live.redis_url)
     wait_for(lambda: client.xlen("tocsin:alerts") == n, "alerts in Redis")
     assert live.workers["a"].stop() == 0
+    said = live.workers["a"].log.read_text()
+    end = said[said.index("stopping") :]
+    assert "partitions=[0, 1, 2, 3]" in end and "snapshot written" in end and "stopped" in end
     again = live.start("b")  # and the same log is not
     wait_for(lambda: again.log.read_text().count("state restored") == 4, "four partitions")
     assert again.stop() == 0
