@@ -262,3 +262,15 @@ def test_place_is_tried_out_and_left_as_it_was(tmp_path):
     for place in (tmp_path / "file", tmp_path / "file" / "x"):
         with pytest.raises(SnapshotError, match=str(place)):
             SnapshotStore(str(place)).check_writable()
+
+
+def test_what_is_altered_in_the_first_copy_of_the_schema_is_found(tmp_path, case):
+    store = filled(tmp_path, case, [1])
+    path = Path(store.latest(0)[0].place.path)
+    content = path.read_bytes()
+    for at in (300, content.index(b"tocsin.snapshot"), content.index(b'"rules_text"')):
+        path.write_bytes(content[:at] + b"XXXX" + content[at + 4 :])
+        with pytest.raises(SnapshotError):
+            snapshot.read(store.latest(0)[0].place)
+    path.write_bytes(content)
+    assert snapshot.read(store.latest(0)[0].place)
