@@ -61,12 +61,17 @@ class _Wrong(ValueError):
         self.reason = reason
 
 
+def refuse_for_files(adapter: Adapter) -> None:
+    """Raise AdapterError if an adapter is for files alone: they count rows, a topic has none."""
+    if adapter.time.step_s is not None:
+        raise AdapterError("time.step_s: a row clock is for files; a feed must say its times")
+
+
 class Feed:
     """One topic under an adapter. Raises AdapterError if the adapter is for files alone."""
 
     def __init__(self, adapter: Adapter, catalog: Any, *, topic: str = "feed") -> None:
-        if adapter.time.step_s is not None:
-            raise AdapterError("time.step_s: a row clock is for files; a feed must say its times")
+        refuse_for_files(adapter)
         # a value that is missing stays in its place until it is known whose it is
         keys = adapter.sensor.model_copy(update={"missing": "bad"})
         self.adapter = adapter.model_copy(update={"sensor": keys})
@@ -274,7 +279,11 @@ class _Messages:
             readings, row = readings.where(given), row[given]
         known = (readings.sensor >= 0) & (readings.sensor < self.feed.catalog.n_sensors)
         if not known.all():
-            self._refuse(row[~known], "unknown_sensor", "the catalog does not have the sensor")
+            nameless = ~known & shape.nameless(batch) if shape.sensor else ~known & False
+            detail = f"there is no {shape.sensor!r}, the column of the sensor"
+            self._refuse(row[nameless], "no_sensor", detail)
+            detail = "the catalog does not have the sensor"
+            self._refuse(row[~known & ~nameless], "unknown_sensor", detail)
             readings, row = readings.where(known), row[known]
         self._parts.append(_Part(readings, row))
         return None

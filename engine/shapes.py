@@ -43,6 +43,7 @@ class Shape:
         self.wants: dict[str, str] = {}
         """Columns of the file by what they are for: `time`, `id`, `value`, `quality`."""
         self.time = self._time_column()
+        self.sensor: str | None = None
         self.dense = False
         self._index: NDArray[np.int32] | None = None
         if adapter.shape == "long":
@@ -217,6 +218,11 @@ class Shape:
             if seen:
                 self.tally.note_unknown(repeated(self._ids[place], seen))
         return Readings(index, event_ms, value, good_qualities(len(index)))
+
+    def nameless(self, batch: pa.RecordBatch) -> NDArray[np.bool_]:
+        """Return which rows of a long table have nothing in the column of the sensor."""
+        assert self.sensor is not None
+        return np.asarray(self._column(batch, self.sensor, decoded=False).is_null())
 
     def bound_ms(self, lowest: int, highest: int) -> tuple[int, int]:
         """Return bounds of event time for bounds of the time column as the file counts it."""

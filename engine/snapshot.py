@@ -32,6 +32,8 @@ FORMAT = 2
 PART = ".part"
 _META = b"tocsin.snapshot"
 _LINE = 64
+_FIRST_SCHEMA = 8
+"""Where it lies in an Arrow IPC file, behind the mark."""
 
 Array = np.ndarray[Any, Any]
 
@@ -247,6 +249,10 @@ def _read(where: Place, *, whole: bool) -> Snapshot:
             batch = reader.get_batch(0)
             # before a byte is looked at: what a damaged file says of itself may lead anywhere
             batch.validate(full=True)
+            # the file says its schema twice, and only the copy at its end was taken so far
+            source.seek(_FIRST_SCHEMA)
+            if not pa.ipc.read_schema(source).equals(reader.schema, check_metadata=True):
+                raise DamagedSnapshotError(f"{uri}: damaged snapshot: its two schemas differ")
         arrays = {name: batch.column(name)[0].as_buffer() for name in batch.schema.names}
         found = _checksum(meta, arrays.values())
         if found != checksum:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import uuid
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ FOLDER = re.compile(r"partition-(\d{4,})")
 _NAME = re.compile(r"(\d{20})\.snapshot")
 _COPY = re.compile(r"catalog-(\w+)\.catalog(\.aside)?")
 _ASIDE = ".aside"
+_PROBE = b"whether snapshots can be kept here"
 
 
 class Candidate(NamedTuple):
@@ -83,6 +85,22 @@ class SnapshotStore:
     def uri(self) -> str:
         """Return where the store is, as people know it."""
         return self.root.shown
+
+    def check_writable(self) -> None:
+        """Write a small file, read it back and delete it; SnapshotError if that can't be done."""
+        where = self.root.below(f"probe-{uuid.uuid4().hex}")
+        self._make_folder(self.root)
+        try:
+            with where.filesystem.open_output_stream(where.path) as sink:
+                sink.write(_PROBE)
+            with where.filesystem.open_input_stream(where.path) as source:
+                found = source.read()
+        except (OSError, pa.ArrowException) as error:
+            raise SnapshotError(f"{self.uri}: no snapshots can be kept here: {error}") from error
+        finally:
+            _delete(where)
+        if found != _PROBE:
+            raise SnapshotError(f"{self.uri}: no snapshots can be kept here: one reads otherwise")
 
     def write(self, frozen: Frozen, offset: int) -> Candidate:
         """Write a partition's snapshot, read it back, and let the oldest ones go.

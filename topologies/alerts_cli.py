@@ -198,9 +198,12 @@ class Reader:
         return f"no alert matches {what}; among the newest {len(page)} there are {names}"
 
     async def follow(self, last: bytes) -> AsyncIterator[bytes]:
-        """Yield records as they come, over every outage of Redis."""
+        """Yield records as they come, over every outage of Redis, until cancelled."""
         tries = 0
-        while True:
+        task = asyncio.current_task()
+        assert task is not None
+        # in Python 3.11 wait_for, which the Redis client calls, may swallow a cancellation
+        while not task.cancelling():
             try:
                 block_ms = min(BLOCK_MS, int(self._link.timeout_s * 500))
                 found = await self._client.xread({self._stream: last}, count=PAGE, block=block_ms)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TextIO
 
 import faust
 from faust.app.base import BootStrategy
@@ -22,14 +23,18 @@ from faust.types import TP
 from engine.placed import Place
 from topologies import kafka
 from topologies.kafka_client import faust_arguments
+from topologies.logs import configure
 from topologies.publisher import parse_at
 from topologies.same_log import Fingerprint, MessageId
 from topologies.settings import Settings, load
+from topologies.settings_text import secrets_of
 from topologies.transport import CoalescingScheduler, FetchSchema, Transport
 from topologies.worker import Worker
 
 RELEASE_SHARE = 0.6
 """Of the time for a shutdown, for snapshots; the rest is for leaving the group."""
+NEWS_OF_TOPICS_S = 10.0
+"""Pause between the looks at whether a topic has come, or has more partitions."""
 BUFFERED_FETCHES = 2
 """Fetches that wait for an agent, beside those that the client has prefetched."""
 
@@ -63,14 +68,32 @@ class App(faust.App):
 
     async def on_start(self) -> None:
         """Connect what the agents need; raises what is wrong before anything is taken."""
+        if self.in_worker:
+            # Faust's own command has set up logs of its own, and made a log of stderr itself
+            configure_logs(self.worker.settings, sys.__stderr__)
         await self.worker.start()
         await super().on_start()
         look_less_for_garbage()
+
+    async def crash(self, reason: BaseException) -> None:
+        """End the worker; what ends it is said once."""
+        self.worker.failed(reason)
+        await super().crash(reason)
 
     async def on_shutdown(self) -> None:
         """Leave nothing open."""
         await super().on_shutdown()
         await self.worker.stop()
+
+
+def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
+    """Send all logs to stderr, or a stream, as the settings say, without their secrets."""
+    configure(
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+        secrets=secrets_of(settings),
+        stream=stream,
+    )
 
 
 class ReadingsLog:
@@ -145,6 +168,7 @@ def create_app(settings: Settings) -> App:
         table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=settings.fetch_max_bytes,
+        consumer_metadata_max_age_ms=round(NEWS_OF_TOPICS_S * 1000),
         consumer_group_instance_id=settings.instance,
         broker_request_timeout=max(90.0, 2 * settings.session_timeout_s),
     )
@@ -180,7 +204,11 @@ def create_app(settings: Settings) -> App:
     @signals.on_rebalance_complete.connect
     async def on_assigned(_: Any, **__: Any) -> None:
         assigned = [tp.partition for tp in app.consumer.assignment() if tp.topic == readings]
-        await worker.adopt(assigned, app.consumer_generation_id)
+        try:
+            await worker.adopt(assigned, app.consumer_generation_id)
+        except Exception as error:
+            worker.failed(error)  # before Faust tells what follows from it
+            raise
 
     async def release() -> None:
         # After a crash the state may be half changed, and the consumer's thread, which commits, is
@@ -208,33 +236,14 @@ def create_app(settings: Settings) -> App:
     @app.timer(min(1.0, settings.snapshot_every_s / 4))
     async def save() -> None:
         worker.note_lag(app.consumer.n_waiting)
+        worker.note_feeds(app.consumer.topic_partitions)
         await worker.save_oldest()
 
-    @app.task
-    async def tick() -> None:
-        await worker.tick_forever()
-
-    @app.task
-    async def watch_broker() -> None:
-        await worker.watch_broker()
-
-    @app.task
-    async def publish() -> None:
-        error = await worker.publisher.failure()
-        worker.failed("the publisher", error)
-        await app.crash(error)
-
+    _task(app, "ticks", worker.tick_forever)
+    _task(app, "the watch over the broker", worker.watch_broker)
+    _task(app, "the publisher", worker.publish)
     if settings.router:
-
-        @app.task
-        async def route() -> None:
-            try:
-                await worker.courier.carry_forever()
-            except Exception as error:
-                worker.failed("the router", error)
-                await app.crash(error)
-                raise
-
+        _task(app, "the router", worker.courier.carry_forever)
     return app
 
 
@@ -255,10 +264,23 @@ def _agent(app: App, topic: str, take: Any) -> None:
                 await take(fetch)
             except Exception as error:
                 # the state may be half changed: the next owner starts from the snapshot
-                app.worker.failed(
-                    f"{topic}, partition {fetch.tp.partition}, offset {fetch.first}", error
-                )
+                where = f"{topic}, partition {fetch.tp.partition}, offset {fetch.first}"
+                app.worker.failed(error, where)
                 await app.crash(error)
                 raise
 
     app.agent(channel, name=f"take {topic}")(agent)
+
+
+def _task(app: App, what: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Let a coroutine run beside the agents; an error in it ends the worker, said clearly."""
+
+    async def task() -> None:
+        try:
+            await run()
+        except Exception as error:
+            app.worker.failed(error, what)
+            await app.crash(error)
+            raise
+
+    app.task(task)

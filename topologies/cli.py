@@ -41,6 +41,9 @@ snapshot_app = typer.Typer(
 )
 app.add_typer(snapshot_app, name="snapshot")
 
+LIVE_EPILOG = EPILOG.replace("; 130", "; 4 a worker that is not ready (health); 130")
+app.info.epilog = LIVE_EPILOG
+
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The id of a risk source.")]
 By = Annotated[
     str | None, typer.Option("--by", metavar="NAME", help="Who says so; by default the user.")
@@ -135,6 +138,7 @@ def worker(
     if show_settings:
         from topologies.settings_text import shown
 
+        settings.readable("catalog", "rules", "shadow", "feeds")
         for name, value in shown(settings).items():
             print(f"{name} = {value}")
         return 0
@@ -283,7 +287,7 @@ def alerts(
     )
 
 
-@with_settings(app, "health", "Security", epilog=EPILOG)
+@with_settings(app, "health", "Security", epilog=LIVE_EPILOG)
 def health(
     *,
     settings: Any,

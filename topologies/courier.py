@@ -258,7 +258,8 @@ class Courier:
                 if not (is_redis_error(error) or isinstance(error, KafkaError)):
                     raise
                 tries += 1
-                self._warn("fences", f"alerts wait, their fences can't be checked: {error!r}")
+                if isinstance(error, KafkaError):  # of Redis the router tells
+                    self._warn("fences", f"alerts wait, Kafka can't be asked of them: {error!r}")
                 await asyncio.sleep(self._backoff.pause_s(tries, permanent=is_permanent(error)))
             else:
                 if self._unchecked is due:

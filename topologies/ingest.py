@@ -5,6 +5,8 @@ A TOML file names the topics and the adapter of each:
     [topics."gas.telemetry"]
     adapter = "gas.toml"          # beside this file
 
+Tocsin's own topics are refused: what it writes would come back to it, and grow.
+
 What was read is committed once its readings are in the log, so a crash may write some of them
 twice; the detectors pass over a reading that they have seen.
 """
@@ -13,23 +15,28 @@ from __future__ import annotations
 
 import asyncio
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from engine import adapters
-from engine.adapt import Feed
-from engine.errors import Fault, SettingsError
+from engine.adapt import Feed, refuse_for_files
+from engine.errors import AdapterError, Fault, SettingsError
 from engine.messages import Rejected
 from engine.split import split
+from engine.toml_lines import key_lines
 
 
-def load_feeds(path: Path | None) -> dict[str, adapters.Adapter]:
-    """Return the adapter of each topic. Raises ``SettingsError`` with every fault of the file."""
+def load_feeds(path: Path | None, own: Collection[str] = ()) -> dict[str, adapters.Adapter]:
+    """Return the adapter of each topic; `own` are the topics that Tocsin itself writes and reads.
+
+    Raises ``SettingsError`` with every fault of the file and of the adapters.
+    """
     if path is None:
         return {}
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        found = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: can't be read: {error}") from error
     faults = [
@@ -41,16 +48,36 @@ def load_feeds(path: Path | None) -> dict[str, adapters.Adapter]:
     if not isinstance(topics, Mapping) or not topics:
         faults.append(Fault(file=str(path), key="topics", problem="must name at least one topic"))
         topics = {}
+    lines = key_lines(text)
     for topic, given in topics.items():
-        key = f'topics."{topic}"'
+        place: Any = {
+            "file": str(path),
+            "line": lines.get(("topics", topic)),
+            "key": f'topics."{topic}"',
+        }
+        if topic in own:
+            problem = "is a topic of Tocsin itself: what it writes there would come back to it"
+            faults.append(Fault(**place, problem=problem))
         if not isinstance(given, Mapping) or set(given) != {"adapter"}:
-            problem = "must have the key adapter and no other"
-            faults.append(Fault(file=str(path), key=key, problem=problem))
+            faults.append(Fault(**place, problem="must have the key adapter and no other"))
             continue
-        feeds[topic] = adapters.load(path.parent / str(given["adapter"]))
+        try:
+            feeds[topic] = _adapter(path.parent / str(given["adapter"]))
+        except AdapterError as error:
+            faults += [Fault(**place, problem=error.problem), *error.faults]
     if faults:
-        raise SettingsError(f"{len(faults)} faults in the feeds", faults=faults)
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise SettingsError(f"{count} in the feeds", faults=faults)
     return feeds
+
+
+def _adapter(path: Path) -> adapters.Adapter:
+    adapter = adapters.load(path)
+    try:
+        refuse_for_files(adapter)
+    except AdapterError as error:
+        raise AdapterError(f"{path}: {error}") from None
+    return adapter
 
 
 class Ingest:

@@ -117,7 +117,7 @@ async def ensure_topics(
                 if time.monotonic() > deadline:
                     break
                 await asyncio.sleep(0.05)
-        _refuse_misfits(there, wanted)
+        _refuse_misfits(settings, there, wanted)
         return missing
 
 
@@ -127,7 +127,13 @@ async def expect_topic(settings: Settings, name: str, n: int) -> None:
         there = await _partitions(admin, [name])
     if name not in there:
         raise BrokerError(f"topic {name}: is not there (topic_prefix = {settings.topic_prefix!r})")
-    _refuse_misfits(there, {name: n})
+    _refuse_misfits(settings, there, {name: n})
+
+
+async def topics_missing(settings: Settings, topics: Iterable[str]) -> set[str]:
+    """Return those of some topics that are not there, or that we may not see."""
+    async with _admin(settings) as admin:
+        return set(topics) - set(await admin.list_topics())
 
 
 @asynccontextmanager
@@ -145,14 +151,26 @@ async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-def _refuse_misfits(there: Mapping[str, int], wanted: Mapping[str, int]) -> None:
+def _refuse_misfits(
+    settings: Settings, there: Mapping[str, int], wanted: Mapping[str, int]
+) -> None:
+    alone = [settings.topic(each) for each in ("rejects", "commands", "rules", "shadow")]
     for name, n in wanted.items():
         if there.get(name) != n:
-            raise BrokerError(
-                f"topic {name}: has {there.get(name, 0)} partitions, must have {n}: as many as "
-                "the catalog; build the catalog for what is there (tocsin catalog build "
-                "--partitions) or give topics of another name (topic_prefix)"
-            )
+            raise _wrong_partitions(name, there.get(name, 0), n, name not in alone)
+
+
+def _wrong_partitions(topic: str, found: int, wanted: int, per_catalog: bool) -> BrokerError:
+    has = f"topic {topic}: has {found} partition{'' if found == 1 else 's'}, must have {wanted}"
+    if per_catalog:
+        return BrokerError(
+            f"{has}: as many as the catalog; build the catalog for what is there (tocsin catalog "
+            "build --partitions) or give topics of another name (topic_prefix)"
+        )
+    return BrokerError(
+        f"{has}: one order for all of it; delete the topic, a worker makes it anew, or give topics "
+        "of another name (topic_prefix)"
+    )
 
 
 @contextmanager

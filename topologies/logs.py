@@ -6,11 +6,18 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass
 from typing import IO, Any
 
 import orjson
 import structlog
 
+from engine.errors import TocsinError
+
+SELDOM_S = (5.0, 300.0)
+"""Pauses between lines of one kind: the first, and the longest."""
+FORGET_AFTER_S = 60.0
+"""What was not said for so long is news again."""
 MASK = "********"
 _SECRET_WORDS = ("password", "passwd", "secret", "token", "authorization", "credential")
 _LIBRARIES = {
@@ -28,31 +35,44 @@ _LIBRARIES = {
 }
 
 
+@dataclass(slots=True)
+class _Line:
+    """What a library says again and again: when it was said, when last tried, how often since."""
+
+    said_at: float
+    tried_at: float
+    pause_s: float
+    n_unsaid: int = 0
+
+
 class Seldom:
-    """A filter of handlers: of what a library says again and again, one line in some seconds.
+    """A filter of handlers: of what a library says again and again, ever fewer lines.
 
     Without a broker a Kafka client says the same a hundred times a second. Lines of one kind are
     those of one logger with one text, whatever is filled in.
     """
 
-    def __init__(
-        self, library: str, every_s: float = 5.0, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._library, self._every_s, self._clock = library, every_s, clock
-        self._said: dict[tuple[str, str], list[float]] = {}
+    def __init__(self, library: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._library, self._clock = library, clock
+        self._lines: dict[tuple[str, str], _Line] = {}
 
     def __call__(self, record: logging.LogRecord) -> bool:
         """Return whether a line is to be said; it then tells how many like it were not."""
         if record.name.partition(".")[0] != self._library:
             return True
-        now = self._clock()
-        said = self._said.setdefault((record.name, str(record.msg)), [now - self._every_s, 0])
-        if now - said[0] < self._every_s:
-            said[1] += 1
+        now, key = self._clock(), (record.name, str(record.msg))
+        line = self._lines.get(key)
+        if line is None or now - line.tried_at > FORGET_AFTER_S:
+            self._lines[key] = _Line(now, now, SELDOM_S[0])
+            return True
+        line.tried_at = now
+        if now - line.said_at < line.pause_s:
+            line.n_unsaid += 1
             return False
-        if said[1]:
-            record.msg, record.args = f"{record.getMessage()} (and {said[1]:.0f} like it)", None
-        said[:] = now, 0
+        if line.n_unsaid:
+            record.msg, record.args = f"{record.getMessage()} (and {line.n_unsaid} like it)", None
+        line.said_at, line.n_unsaid = now, 0
+        line.pause_s = min(2 * line.pause_s, SELDOM_S[1])
         return True
 
 
@@ -89,6 +109,19 @@ class Masker:
             if secret in text:
                 text = text.replace(secret, MASK)
         return text
+
+
+class News(logging.Filter):
+    """Keeps back what libraries say again: errors that the worker tells itself, in one line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is to be logged."""
+        if record.name.partition(".")[0] == "tocsin" or not record.exc_info:
+            return True
+        error = record.exc_info[1]
+        # the thread of the consumer has ended already where that is what crashed
+        over = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+        return not (over or isinstance(error, TocsinError))
 
 
 def configure(
@@ -129,6 +162,7 @@ def configure(
     handler.setFormatter(formatter)
     if log_level != "debug":
         handler.addFilter(Seldom("aiokafka"))
+    handler.addFilter(News())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

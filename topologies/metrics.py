@@ -79,6 +79,7 @@ class Metrics(Collector):
         self.loop_delay_s = 0.0
         self.ready = False
         self.kafka_up = True
+        self.feeds_missing = 0
         self.redis_up: bool | None = None
         self.redis_pending = 0
         self._counts = np.zeros(len(OUTCOMES), np.int64)
@@ -300,6 +301,8 @@ class Metrics(Collector):
         yield _gauge("snapshot_old_after_seconds", text, self.snapshot_old_s)
         yield _gauge("state_bytes", "Bytes of detector and fusion state", self.state_bytes)
         yield _gauge("loop_delay_seconds", "How late the event loop woke up", self.loop_delay_s)
+        missing = self.feeds_missing
+        yield _gauge("feed_topics_missing", "Topics of feeds that are not there yet", missing)
         yield _gauge("ready", "1 where /readyz says so", int(self.ready))
         yield _gauge("kafka_up", "1 where a broker answers when asked", int(self.kafka_up))
         yield _gauge("redis_pending_alerts", "Alerts that wait for Redis", self.redis_pending)

@@ -31,6 +31,8 @@ ELSEWHERE = (CONFIG, "TOCSIN_DEBUG")
 """Variables that are read before or beside the settings."""
 TESTS_PREFIX = "TOCSIN_TEST_"
 """Variables of the test suite, none of which a worker reads."""
+TOPICS = ("readings", "alerts", "rejects", "commands", "rules", "shadow")
+"""Tocsin's own, as `Settings.topic` takes them."""
 MAX_SECRET_BYTES = 64 << 10
 SECRETS = (
     "kafka_password",
@@ -343,6 +345,19 @@ class Settings(Section):
             for name in names
             if getattr(self, name) is None
         ]
+        if faults:
+            raise _error(faults)
+
+    def readable(self, *names: str) -> None:
+        """Raise SettingsError unless each of the named files, where given, can be read."""
+        faults = []
+        for name in names:
+            path: Path | None = getattr(self, name)
+            try:
+                if path is not None:
+                    _readable(path)
+            except ValueError as error:
+                faults.append(Fault(key=name, problem=str(error), value=str(path)))
         if faults:
             raise _error(faults)
 

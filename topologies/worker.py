@@ -15,7 +15,9 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from engine.catalog import Catalog
+from engine.cli import ExitCode
 from engine.controls import CONTROL_MARK
+from engine.errors import TocsinError
 from engine.messages import Rejected
 from engine.partition import Outcome, Plans
 from engine.readings import LEVELS, TRANSITIONS, tick_message
@@ -28,15 +30,15 @@ from topologies.commands import ControlRecords
 from topologies.courier import AlertsLog, Courier
 from topologies.health import Health, HealthServer
 from topologies.ingest import Ingest, load_feeds
-from topologies.logs import configure, logger
+from topologies.logs import logger
 from topologies.metrics import Metrics
 from topologies.owner import Log, Owner
 from topologies.publisher import Publisher
 from topologies.refused import Refused
 from topologies.router import connect
 from topologies.security import warnings
-from topologies.settings import Settings
-from topologies.settings_text import secrets_of, startup_line
+from topologies.settings import TOPICS, Settings
+from topologies.settings_text import startup_line
 from topologies.transport import Fetch
 
 log = logger()
@@ -61,7 +63,7 @@ class Worker:
             ticks=settings.tick_s > 0,
             snapshot_every_s=settings.snapshot_every_s,
         )
-        self.feeds = load_feeds(settings.feeds)
+        self.feeds = load_feeds(settings.feeds, own=[settings.topic(each) for each in TOPICS])
         self.ingests: dict[str, Ingest] = {}
         self.refused = Refused()
         self.health = Health(settings, self.metrics)
@@ -69,6 +71,8 @@ class Worker:
         self.owner: Owner | None = None
         self.checked = False
         self.shadow: str | None = None
+        self._feeds_missing: set[str] = set()
+        self.ended = self.leaving = False
         self._warned_at: dict[str, float] = {}
         self._backoff = Backoff()
         self.courier = Courier(
@@ -85,15 +89,19 @@ class Worker:
     # --- life -----------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Open the catalog, compile rules and kernels; raises what is wrong with them."""
+        """Open catalog and snapshots, compile rules and kernels; raises what is wrong with them."""
         settings = self.settings
         assert settings.catalog is not None and settings.rules is not None
         self.catalog = Catalog.open(settings.catalog)
+        self._store().check_writable()
         self.plans = Plans(self.catalog)
         self.rules = self.plans.add(load(settings.rules))
         if settings.shadow is not None:
             self.shadow = self.plans.add(load(settings.shadow))
         self.plans.warm_up(self.rules)
+
+    def _store(self) -> SnapshotStore:
+        return SnapshotStore(self.settings.snapshots, keep=self.settings.snapshot_keep)
 
     async def check(self) -> None:
         """Create topics that are not there; raises ``BrokerError`` where Kafka does not fit."""
@@ -105,6 +113,11 @@ class Worker:
         names = {settings.topic(name): count for name, count in wanted.items()}
         for created in await kafka.ensure_topics(settings, names, [settings.topic("rules")]):
             log.info("topic created", topic=created, partitions=names[created])
+        if self.feeds:
+            self._feeds_missing = await kafka.topics_missing(settings, self.feeds)
+        for topic in sorted(self._feeds_missing):
+            log.warning("a feed's topic is not there yet: it is read once it is", topic=topic)
+        self.metrics.feeds_missing = len(self._feeds_missing)
         self.idempotent = await kafka.is_idempotent(settings)
         if not self.idempotent:
             log.warning(
@@ -128,11 +141,10 @@ class Worker:
             on_trouble=lambda text: self._warn("publisher", text),
         )
         await self.publisher.start()
-        store = SnapshotStore(settings.snapshots, keep=settings.snapshot_keep)
         self.owner = Owner(
             self.plans,
             self.rules,
-            Resumer(store, adopt_catalog=settings.adopt_catalog),
+            Resumer(self._store(), adopt_catalog=settings.adopt_catalog),
             self.publisher,
             self._readings,
             settings.topic("readings"),
@@ -155,6 +167,11 @@ class Worker:
         for warning in warnings(settings):
             log.warning(warning)
         log.info(startup_line(settings, self.catalog, plan))
+
+    def stopping(self) -> None:
+        """Say that the worker was told to stop, and what it owns."""
+        self.leaving = True
+        log.info("stopping", partitions=sorted(self.positions()))
 
     async def stop(self) -> None:
         """Close what `start` opened."""
@@ -209,6 +226,13 @@ class Worker:
             if n_messages is not None:
                 self.metrics.lag(partition, n_messages)
 
+    def note_feeds(self, partitions: Callable[[str], int | None]) -> None:
+        """Note which topics of feeds have come; `partitions` says how many one has."""
+        for topic in [each for each in self._feeds_missing if partitions(each)]:
+            self._feeds_missing.remove(topic)
+            log.info("a feed's topic is there now", topic=topic)
+        self.metrics.feeds_missing = len(self._feeds_missing)
+
     async def save_oldest(self) -> None:
         """Save the state that is due."""
         if self.owner is not None:
@@ -262,6 +286,10 @@ class Worker:
         self.publisher.reject(_letters(fetch, rejected))
         await self.publisher.flush([])
         await self._commit({fetch.tp: fetch.next})
+
+    async def publish(self) -> None:
+        """Raise what ends the publisher, which else runs beside everything."""
+        raise await self.publisher.failure()
 
     # --- the broker -----------------------------------------------------------------------------
 
@@ -426,6 +454,8 @@ class Worker:
     def committed(self, partition: int, offset: int) -> None:
         """Count a commit."""
         self.metrics.committed(partition, offset)
+        if self.leaving:
+            log.info("snapshot written", partition=partition, offset=offset)
 
     def waits(self, error: Exception) -> None:
         """Say that partitions can't be taken over for now."""
@@ -444,10 +474,19 @@ class Worker:
         self.metrics.snapshot_failed()
         log.error("snapshot failed, nothing is committed", partition=partition, error=str(error))
 
-    def failed(self, what: str, error: Exception) -> None:
-        """Say what ends the worker."""
-        self.health.failed(repr(error))
-        log.error("the worker ends", what=what, error=repr(error), exc_info=error)
+    def failed(self, error: BaseException, what: str | None = None) -> None:
+        """Say what ends the worker, once: what follows from it is no news."""
+        if self.ended:
+            return
+        self.ended = True
+        where = {} if what is None else {"what": what}
+        if isinstance(error, TocsinError):
+            told = "; ".join(error.lines())
+            log.error(f"the worker ends: {told}", **where)
+        else:
+            told = repr(error)
+            log.error("the worker ends", **where, error=told, exc_info=error)
+        self.health.failed(told)
 
     def _warn(self, what: str, text: str) -> None:
         """Log a warning that may come many times a second."""
@@ -480,13 +519,9 @@ def _letters(fetch: Fetch, rejected: Sequence[Rejected]) -> list[bytes]:
 
 def run(settings: Settings) -> int:
     """Run a worker until SIGTERM or SIGINT; return the exit code. Raises what is wrong at start."""
-    from topologies.app import create_app
+    from topologies.app import configure_logs, create_app
 
-    configure(
-        log_format=settings.log_format,
-        log_level=settings.log_level,
-        secrets=secrets_of(settings),
-    )
+    configure_logs(settings)
     return asyncio.run(serve(create_app(settings)))
 
 
@@ -509,12 +544,16 @@ async def serve(app: Any) -> int:
     try:
         await app.start()
         await app.wait(stop.wait())
+        if stop.is_set():
+            worker.stopping()
     finally:
         await _stop(app, hurry, worker.settings.shutdown_s)
-    if app.crash_reason is not None:
-        log.error("the worker failed", error=repr(app.crash_reason))
-        return 1
-    return 0
+    if app.crash_reason is None:
+        log.info("stopped")
+        return ExitCode.FINE
+    worker.failed(app.crash_reason)  # unless said already
+    expected = isinstance(app.crash_reason, TocsinError)
+    return ExitCode.BAD_INPUT if expected else ExitCode.UNEXPECTED
 
 
 async def _stop(app: Any, hurry: asyncio.Event, within_s: float) -> None:

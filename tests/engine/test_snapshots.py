@@ -275,3 +275,24 @@ def test_verify_reads_every_snapshot(tmp_path, case, capsys):
     assert snapshot_cli.verify(store.latest(0)[0].uri, as_json=True) == 0
     with pytest.raises(SnapshotError, match="no snapshots here"):
         snapshot_cli.verify(str(tmp_path / "nothing"), as_json=False)
+
+
+def test_place_is_tried_out_and_left_as_it_was(tmp_path):
+    SnapshotStore(str(tmp_path / "a" / "b")).check_writable()
+    assert files(tmp_path) == []
+    (tmp_path / "file").write_text("no folder")
+    for place in (tmp_path / "file", tmp_path / "file" / "x"):
+        with pytest.raises(SnapshotError, match=str(place)):
+            SnapshotStore(str(place)).check_writable()
+
+
+def test_what_is_altered_in_the_first_copy_of_the_schema_is_found(tmp_path, case):
+    store = filled(tmp_path, case, [1])
+    path = Path(store.latest(0)[0].place.path)
+    content = path.read_bytes()
+    for at in (300, content.index(b"tocsin.snapshot"), content.index(b'"rules_text"')):
+        path.write_bytes(content[:at] + b"XXXX" + content[at + 4 :])
+        with pytest.raises(SnapshotError):
+            snapshot.read(store.latest(0)[0].place)
+    path.write_bytes(content)
+    assert snapshot.read(store.latest(0)[0].place)

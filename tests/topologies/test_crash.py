@@ -18,7 +18,7 @@ import pytest
 
 from engine.catalog import Catalog
 from tests.services.redis import Redis
-from tests.topologies.live import NO_REDIS, ROOT, Live, live_on, send, wait_for
+from tests.topologies.live import NO_REDIS, ROOT, Live, command, live_on, send, wait_for
 from topologies.embedded import EmbeddedBroker, free_port
 
 FAILING_ROUTER = """
@@ -152,6 +152,16 @@ def test_a_worker_without_a_broker_says_so_and_can_be_stopped(tmp_path: Path, tw
             assert worker.process.wait(20) == 1, worker.log
     assert "without leaving its group" in worker.log
     assert len(worker.log) < 40_000  # a client without a broker says a lot
+
+
+@pytest.mark.slow
+def test_a_place_where_no_snapshot_can_be_kept_is_refused_at_start(
+    embedded_broker: Any, tmp_path: Path
+) -> None:
+    live = Live(tmp_path, embedded_broker, NO_REDIS, router="false", snapshots="/proc/nope")
+    done = command(live, "worker")
+    assert done.returncode == 3
+    assert done.stderr.startswith("tocsin: error: /proc/nope: ") and done.stderr.count("\n") == 1
 
 
 def _readyz(port: int) -> str:

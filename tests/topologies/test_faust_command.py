@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,7 +53,11 @@ def test_fausts_own_command_runs_the_worker_opens_no_web_server_and_leaves_no_fi
     here = tmp_path / "here"
     here.mkdir()
     with running(live, FAUST, here) as pid:
-        assert "[^--Web]" not in (live.folder / "worker.log").read_text()
+        log = (live.folder / "worker.log").read_text()
+        assert "[^--Web]" not in log
+        # as our own command logs: one time, the level of the line
+        (line,) = [line for line in log.splitlines() if "worker of group" in line]
+        assert re.match(r"\S+Z \[info +\] tocsin ", line)
         assert listening(pid) == set()
     assert list(here.iterdir()) == []
 

@@ -84,3 +84,16 @@ def test_another_reason_than_the_embedded_brokers_is_logged(
     monkeypatch.setattr(InitPIDHandler, "handle_response", answer)
     assert not asyncio.run(kafka.is_idempotent(settings_of(embedded_broker)))
     assert len(lines(caplog)) == n_lines
+
+
+def test_a_wrong_number_of_partitions_is_told_with_what_helps(
+    embedded_broker: EmbeddedBroker,
+) -> None:
+    settings = settings_of(embedded_broker)
+    readings, rules = settings.topic("readings"), settings.topic("rules")
+    asyncio.run(kafka.ensure_topics(settings, {readings: 1, rules: 3}))
+    with pytest.raises(kafka.BrokerError, match="has 1 partition, must have 4: as many as the cat"):
+        asyncio.run(kafka.ensure_topics(settings, {readings: 4}))
+    with pytest.raises(kafka.BrokerError, match="has 3 partitions, must have 1") as caught:
+        asyncio.run(kafka.ensure_topics(settings, {rules: 1}))
+    assert "catalog" not in str(caught.value) and "delete the topic" in str(caught.value)

@@ -189,6 +189,28 @@ def test_the_settings_are_shown_without_their_secrets(
     assert len(lines) == len(Settings.model_fields)
 
 
+def test_settings_are_not_shown_whose_files_can_not_be_read(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.toml").write_text("")
+    given = ("--catalog", tmp_path / "nope", "--rules", tmp_path / "r.toml", "--feeds", tmp_path)
+    assert tocsin("worker", "--show-settings", *given) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "tocsin: error: 2 faults in the settings\n"
+        f"tocsin: error: catalog: can't be read: No such file or directory, "
+        f"got '{tmp_path / 'nope'}'\n"
+        f"tocsin: error: feeds: can't be read: Is a directory, got '{tmp_path}'\n"
+    )
+
+
+def test_the_help_tells_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    for args in (("--help",), ("health", "--help")):
+        assert tocsin(*args) == 0
+        assert "4 a worker that is not ready" in " ".join(capsys.readouterr().out.split())
+
+
 def test_embedded_servers_end_with_the_worker_and_keep_no_snapshots(
     calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,7 +104,7 @@ def test_configured_twice_each_line_is_written_once() -> None:
 
 def test_what_a_library_says_again_and_again_is_said_seldom() -> None:
     now = 100.0
-    seldom = logs.Seldom("aiokafka", 5.0, clock=lambda: now)
+    seldom = logs.Seldom("aiokafka", clock=lambda: now)
 
     def said(name: str, text: str, *values: Any) -> str | None:
         record = logging.LogRecord(name, logging.ERROR, "", 0, text, values, None)
@@ -117,5 +117,12 @@ def test_what_a_library_says_again_and_again_is_said_seldom() -> None:
     assert [said("tocsin", "ours") for _ in range(2)] == ["ours"] * 2
     now += 5.0
     assert said("aiokafka.client", "no node %s", 7) == "no node 7 (and 3 like it)"
+    for second in range(1, 10):
+        now += 1.0
+        assert said("aiokafka.client", "no node %s", second) is None
+    now += 1.0
+    assert said("aiokafka.client", "no node %s", 8) == "no node 8 (and 9 like it)"
+    now += 61.0
+    assert said("aiokafka.client", "no node %s", 9) == "no node 9"
     now += 5.0
-    assert said("aiokafka.client", "no node %s", 8) == "no node 8"
+    assert said("aiokafka.client", "no node %s", 9) == "no node 9"
