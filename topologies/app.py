@@ -189,10 +189,11 @@ def create_app(settings: Settings) -> App:
         at = {TP(readings, p): offset for p, offset in worker.positions().items()}
         return {tp: offset for tp, offset in at.items() if tp in assigned}
 
-    def on_seek(committed: Mapping[TP, int | None]) -> None:
+    def on_seek(committed: Mapping[TP, int | None], epoch: int) -> None:
         alerts = settings.topic("alerts")
         worker.courier.assigned(
-            {tp.partition: offset or 0 for tp, offset in committed.items() if tp.topic == alerts}
+            {tp.partition: offset or 0 for tp, offset in committed.items() if tp.topic == alerts},
+            epoch,
         )
 
     app.transport.positions, app.transport.on_seek = positions, on_seek

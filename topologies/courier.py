@@ -35,6 +35,7 @@ MOST_WAITING = 32
 """Fetches of alerts that wait for Redis; beyond it no more are fetched."""
 MOST_TOGETHER = 2_000
 """Alerts that are carried to Redis together, unless one fetch has more."""
+_NOWHERE = -1, -1, -1
 LOST_EVERY_S = 5.0
 """Pause between the looks at whether Redis has lost what it had confirmed."""
 
@@ -100,12 +101,14 @@ class Courier:
         if len(self._waiting) >= MOST_WAITING:
             self._hold(True)
 
-    def assigned(self, committed: Mapping[int, int]) -> None:
+    def assigned(self, committed: Mapping[int, int], epoch: int = 0) -> None:
         """Look, before alerts of these are carried, what Redis remembers of them.
 
-        The alerts topic was carried up to what is committed, by partition.
+        The alerts topic was carried up to what is committed, by partition, and is read from there
+        as of an epoch: an earlier fetch that begins later would leave a hole behind the fence.
         """
-        self._ours = {TP(self.topic, partition) for partition in committed}
+        self._sought = {TP(self.topic, p): (offset, epoch) for p, offset in committed.items()}
+        self._ours = set(self._sought)
         self._unchecked = dict(committed)
         self._woken.set()
 
@@ -195,13 +198,14 @@ class Courier:
 
         A worker that was frozen may have published some twice, and behind later ones.
         """
+        own = fetch.tp.partition
         for message in fetch.messages:
-            at = parse_at(message.headers)
-            if at is None or at[0] != fetch.tp.partition or min(at) < 0 or max(at) >= MOST_MS:
-                detail = f"the header 'at' must be {fetch.tp.partition}/offset/index"
-                self._reject(fetch.tp, message.offset, message.value, "no_place", detail)
+            partition, offset, number = parse_at(message.headers) or _NOWHERE
+            if partition == own and 0 <= offset < MOST_MS and 0 <= number < MOST_MS:
+                records[offset, number] = message.value
             else:
-                records[at[1:]] = message.value
+                detail = f"the header 'at' must be {own}/offset/index"
+                self._reject(fetch.tp, message.offset, message.value, "no_place", detail)
 
     async def _carry_again(self, partition: int) -> None:
         """Read a partition's alerts from their beginning, unless it is another worker's now."""

@@ -38,9 +38,11 @@ def parse_at(headers: Sequence[tuple[str, bytes]]) -> tuple[int, int, int] | Non
     """Return (partition, offset, index) of an alert message, None if it says nothing of it."""
     for key, value in headers:
         if key == AT_HEADER:
-            with contextlib.suppress(ValueError):
-                partition, offset, index = map(int, value.split(b"/"))
-                return partition, offset, index
+            try:
+                partition, offset, index = value.split(b"/")
+                return int(partition), int(offset), int(index)
+            except (ValueError, AttributeError):  # a header may have no value at all
+                return None
     return None
 
 

@@ -323,7 +323,7 @@ class Consumer(driver.Consumer):
         positions |= self.transport.positions(assigned)
         if positions:
             await self._seek_to(positions)
-        self.transport.on_seek(committed)
+        self.transport.on_seek(committed, self.epoch + 1)
 
     def n_waiting(self, tp: TP, offset: int) -> int | None:
         """Return how many offsets wait from an offset on, None if not known."""
@@ -350,7 +350,8 @@ class Transport(driver.Transport):
     """The transport of a worker.
 
     `positions` belongs to the owner of the state; `on_seek` is told what is committed for each
-    partition assigned, before any of their messages is handed on.
+    partition assigned, and as of which epoch fetches come of it, before any of their messages is
+    handed on.
     """
 
     Consumer = Consumer
@@ -358,4 +359,4 @@ class Transport(driver.Transport):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.positions: Positions = lambda assigned: {}
-        self.on_seek: Callable[[Mapping[TP, int | None]], None] = lambda committed: None
+        self.on_seek: Callable[[Mapping[TP, int | None], int], None] = lambda committed, epoch: None

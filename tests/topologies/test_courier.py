@@ -324,3 +324,22 @@ def test_what_is_under_way_at_a_hand_over_is_not_committed_and_not_sent(serve: A
             assert found.topic.committed[0] == 20
 
     run(scenario)
+
+
+def test_a_fetch_from_before_the_seek_of_a_rebalance_leaves_no_hole(redis_server: Redis) -> None:
+    async def scenario() -> None:
+        log = alerts(30)
+        async with carried(redis_server, 0) as found:
+            await found.take(0, log[:10], 0)
+            await found.until(lambda: found.topic.committed.get(0) == 10)
+            await found.courier.release()
+            found.topic.found = {0: log[9][:2]}
+            found.courier.assigned({0: 10}, epoch=7)
+            await found.take(0, log[20:], 20, epoch=6)  # it waited in a queue all the while
+            await found.until(lambda: found.metrics.redis_pending == 0)
+            await found.take(0, log[10:20], 10, epoch=6)  # of the call under way as it was sought
+            await found.take(0, log[20:], 20, epoch=7)
+            await found.until(lambda: found.topic.committed.get(0) == 30)
+        assert n_in(redis_server) == 30
+
+    run(scenario)

@@ -12,7 +12,7 @@ import pytest
 from engine.alerts import AlertRecords
 from engine.placed import Untold
 from tests.engine.test_alerts import PLANS, random_transitions
-from topologies.publisher import Publisher
+from topologies.publisher import AT_HEADER, Publisher, parse_at
 
 
 class BrokenWriter(AlertRecords):
@@ -35,3 +35,9 @@ def test_a_record_that_cannot_be_written_is_an_error_where_alerts_are_put_in() -
                 await waiting
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("value", [None, b"", b"1/2", b"1/2/3/4", b"1/x/3"])
+def test_a_header_that_says_no_place_is_none(value: Any) -> None:
+    assert parse_at([("other", b"1/2/3"), (AT_HEADER, value)]) is None
+    assert parse_at([(AT_HEADER, b"1/20/3")]) == (1, 20, 3)

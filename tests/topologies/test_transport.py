@@ -43,7 +43,7 @@ def test_what_was_fetched_and_thrown_away_is_read_again_even_before_the_first_co
         app.transport.positions = lambda assigned: {OWNED: 42}
         thread = app.consumer._thread = Thread()
         told: list[Any] = []
-        app.transport.on_seek = told.append
+        app.transport.on_seek = lambda *what: told.append(what)
         await app.consumer.perform_seek()
         return thread.position, app.consumer._read_offset, told
 
@@ -51,7 +51,7 @@ def test_what_was_fetched_and_thrown_away_is_read_again_even_before_the_first_co
     assert position == {KNOWN: 7, FRESH: 3, OWNED: 42}
     # Faust drops what lies before the offset that it takes for read
     assert {tp: read[tp] for tp in position} == {KNOWN: 7, FRESH: None, OWNED: None}
-    assert told == [{KNOWN: 7, FRESH: None, OWNED: None}]
+    assert told == [({KNOWN: 7, FRESH: None, OWNED: None}, 1)]
 
 
 def test_after_a_crash_nobody_asks_the_thread_that_commits(tmp_path: Path) -> None:
