@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.adapters import TIME_COLUMNS, Adapter
-from engine.arrow_views import column_of, mask, repeated, texts
+from engine.arrow_views import column_of, mask, nulls, repeated, texts
 from engine.columns import Clock, Times, UnreadableRow, qualities, values
 from engine.errors import Fault, ReadingsError
 from engine.readings import Readings
@@ -222,7 +222,7 @@ class Shape:
     def nameless(self, batch: pa.RecordBatch) -> NDArray[np.bool_]:
         """Return which rows of a long table have nothing in the column of the sensor."""
         assert self.sensor is not None
-        return np.asarray(self._column(batch, self.sensor, decoded=False).is_null())
+        return nulls(self._column(batch, self.sensor, decoded=False))
 
     def bound_ms(self, lowest: int, highest: int) -> tuple[int, int]:
         """Return bounds of event time for bounds of the time column as the file counts it."""
