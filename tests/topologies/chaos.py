@@ -27,6 +27,7 @@ from typing import Any
 
 import orjson
 
+from engine.cli import ExitCode
 from tests.services.kafka import Kafka
 from tests.services.redis import Redis
 from tests.topologies.live import DAY, Live, wait_for
@@ -197,13 +198,18 @@ class Chaos:
                 self.live.start(name)
 
     def _note_end(self, name: str, code: int, *, unless: tuple[int, ...] = ()) -> None:
-        """Note how a worker ended, unless it is how this run ended it."""
-        if code in unless:
+        """Note how a worker ended, unless it is how this run ended it.
+
+        One that starts while no broker answers is refused, as a wrong address is.
+        """
+        log = self.live.workers[name].log.read_text().rstrip()
+        refused = log.rpartition("\n")[2].startswith("tocsin: error: kafka_brokers: none of")
+        if code in unless or (code == ExitCode.BAD_INPUT and refused):
             return
         acts = sum(self.done.values())
         self.ended.append(f"worker {name} ended by itself with {code}, around act {acts + 1}")
         say("  ", self.ended[-1])
-        print(self.live.workers[name].log.read_text()[-3000:], file=sys.stderr, flush=True)
+        print(log[-3000:], file=sys.stderr, flush=True)
 
     def _feed(self, rate: float) -> None:
         async def publish() -> None:
