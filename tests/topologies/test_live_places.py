@@ -48,7 +48,9 @@ def test_a_failover_while_alerts_flow_leaves_exactly_the_alerts(
         return int(held(servers.primary).get("tocsin:counters", {}).get(b"alerts", 0))
 
     try:
-        live.start("a")
+        log = live.start("a").log
+        # else all readings may wait for it, and all alerts come at once
+        wait_for(lambda: log.read_text().count("begins without") == 4, "all partitions to be owned")
         feeder = threading.Thread(target=publish, args=(live,), kwargs={"rate": 40_000})
         feeder.start()
         wait_for(lambda: routed() > 2, "the first alerts in Redis")
