@@ -92,7 +92,8 @@ class Running:
             self.worker,
             on_rejects=none,
         )
-        self.worker.courier = SimpleNamespace(release=self._no_alerts)  # type: ignore[assignment]
+        courier: Any = SimpleNamespace(release=self._no_alerts)
+        self.worker.courier = courier
         self.worker.health.started()
 
     async def _no_alerts(self) -> None: ...
@@ -113,6 +114,7 @@ class Running:
         await self.owner.take(Fetch(TP("readings", partition), messages, 1))
 
     def reasons(self) -> list[tuple[int | None, str]]:
+        self.worker.health.beat()  # no server does, and kernels may have been compiled meanwhile
         found = self.worker.health.unready_reasons()
         return [(each.get("partition"), each["reason"]) for each in found]
 
