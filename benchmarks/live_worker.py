@@ -25,8 +25,8 @@ def say(n: int, **more: Any) -> None:
 
 def worker(settings: Settings) -> int:
     """Run the worker itself."""
-    from topologies import worker as live
     from topologies.app import create_app
+    from topologies.serve import serve
 
     logs.configure(log_level="warning")
     app = create_app(settings)
@@ -38,7 +38,7 @@ def worker(settings: Settings) -> int:
             await asyncio.sleep(EVERY_S)
             say(metrics.n_accepted, alerts=metrics.n_alerts, in_redis=metrics.n_in_redis)
 
-    return asyncio.run(live.serve(app))
+    return asyncio.run(serve(app))
 
 
 def raw(settings: Settings) -> int:

@@ -144,9 +144,9 @@ def worker(
         return 0
     settings.required("catalog", "rules")
     if not embedded:
-        return _module("worker").run(settings)
+        return _module("serve").run(settings)
     with ExitStack() as stack:
-        return _module("worker").run(_embedded(settings, stack))
+        return _module("serve").run(_embedded(settings, stack))
 
 
 def _embedded(settings: Any, stack: ExitStack) -> Any:

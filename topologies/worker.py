@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +12,6 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from engine.catalog import Catalog
-from engine.cli import ExitCode
 from engine.controls import CONTROL_MARK
 from engine.errors import TocsinError
 from engine.messages import Rejected
@@ -24,7 +20,7 @@ from engine.readings import LEVELS, TRANSITIONS, tick_message
 from engine.resume import Resumer
 from engine.rules_check import load
 from engine.snapshots import SnapshotStore
-from topologies import kafka, rejects
+from topologies import broker_watch, kafka, rejects
 from topologies.backoff import Backoff
 from topologies.commands import ControlRecords
 from topologies.courier import AlertsLog, Courier
@@ -46,8 +42,6 @@ log = logger()
 Take = Callable[[Fetch], Awaitable[None]]
 Commit = Callable[[Mapping[TP, int]], Awaitable[object]]
 WARN_EVERY_S = 5.0
-BROKER_EVERY_S = 5.0
-"""Pause between the looks at whether the broker answers, and how long it may take to."""
 
 
 class Worker:
@@ -291,36 +285,10 @@ class Worker:
         """Raise what ends the publisher, which else runs beside everything."""
         raise await self.publisher.failure()
 
-    # --- the broker -----------------------------------------------------------------------------
-
     async def watch_broker(self) -> None:
-        """Ask the broker now and then, so that it is seen to be away even if nothing is sent."""
-        gone_at: float | None = None
-        while True:
-            answers = await self._broker_answers()
-            if answers and gone_at is not None:
-                log.warning("Kafka answers again", seconds=round(time.monotonic() - gone_at, 1))
-                gone_at = None
-            elif not answers and gone_at is None:
-                gone_at = time.monotonic()
-                self.metrics.kafka_down()
-            if answers:
-                self.metrics.kafka_up = True
-            else:
-                brokers = ", ".join(self.settings.kafka_brokers)
-                seconds = time.monotonic() - (gone_at or 0.0)
-                self._warn("kafka", f"Kafka ({brokers}) does not answer, for {seconds:.0f} s now")
-            await asyncio.sleep(BROKER_EVERY_S)
-
-    async def _broker_answers(self) -> bool:
-        producer = self.publisher.producer
-        if producer is None:
-            return False
-        try:
-            async with asyncio.timeout(BROKER_EVERY_S):
-                return bool(await producer.client.force_metadata_update())
-        except (KafkaError, OSError):  # a timeout is an OSError
-            return False
+        """Tell whether the broker answers, for as long as the worker runs."""
+        brokers = ", ".join(self.settings.kafka_brokers)
+        await broker_watch.watch(self.publisher, brokers, self.metrics, self._warn)
 
     # --- commands and rules ---------------------------------------------------------------------
 
@@ -515,56 +483,3 @@ def _letters(fetch: Fetch, rejected: Sequence[Rejected]) -> list[bytes]:
         )
         for each in rejected
     ]
-
-
-def run(settings: Settings) -> int:
-    """Run a worker until SIGTERM or SIGINT; return the exit code. Raises what is wrong at start."""
-    from topologies.app import configure_logs, create_app
-
-    configure_logs(settings)
-    return asyncio.run(serve(create_app(settings)))
-
-
-async def serve(app: Any) -> int:
-    """Run an app until SIGTERM or SIGINT; return the exit code.
-
-    A second signal, or a shutdown that takes too long (a broker that is away can hold it up for
-    minutes), ends the process at once, as a power cut would.
-    """
-    worker: Worker = app.worker
-    worker.prepare()
-    await worker.check()
-    stop, hurry = asyncio.Event(), asyncio.Event()
-
-    def on_signal() -> None:
-        (hurry if stop.is_set() else stop).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    try:
-        await app.start()
-        await app.wait(stop.wait())
-        if stop.is_set():
-            worker.stopping()
-    finally:
-        await _stop(app, hurry, worker.settings.shutdown_s)
-    if app.crash_reason is None:
-        log.info("stopped")
-        return ExitCode.FINE
-    worker.failed(app.crash_reason)  # unless said already
-    expected = isinstance(app.crash_reason, TocsinError)
-    return ExitCode.BAD_INPUT if expected else ExitCode.UNEXPECTED
-
-
-async def _stop(app: Any, hurry: asyncio.Event, within_s: float) -> None:
-    """Stop an app, or end the process if that takes longer, or somebody is in a hurry."""
-    stopping = asyncio.ensure_future(app.stop())
-    hurrying = asyncio.ensure_future(hurry.wait())
-    await asyncio.wait({stopping, hurrying}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-    hurrying.cancel()
-    if not stopping.done():
-        reason = "asked to twice" if hurry.is_set() else f"not done within {within_s:g} s"
-        log.error("the worker ends without leaving its group", reason=reason)
-        logging.shutdown()
-        os._exit(1)
-    await stopping

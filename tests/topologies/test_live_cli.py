@@ -131,7 +131,7 @@ def test_the_worker_has_a_flag_for_every_setting_but_the_secrets() -> None:
 
 
 def test_flags_reach_the_worker_as_settings(calls: Calls, tmp_path: Path) -> None:
-    calls.record("worker", "run")
+    calls.record("serve", "run")
     file = tmp_path / "t.toml"
     file.write_text('rules = "r.toml"\ntick_s = 9\n')
     code = tocsin(
@@ -230,7 +230,7 @@ def test_embedded_servers_end_with_the_worker_and_keep_no_snapshots(
         return 0
 
     calls.replace("embedded", EmbeddedBroker=Server, EmbeddedRedis=Server)
-    calls.replace("worker", run=run)
+    calls.replace("serve", run=run)
     assert tocsin("worker", "--embedded", "--catalog", "c", "--rules", "r", "--tick-s", "2") == 0
     first, second, settings, *rest = calls
     assert [first, second, *rest] == ["up", "up", "down", "down"]
@@ -417,7 +417,7 @@ def test_a_library_of_the_live_extra_that_is_missing_is_named(
 
         raise AssertionError
 
-    calls.replace("worker", run=run)
+    calls.replace("serve", run=run)
     assert tocsin("worker", "--catalog", "c", "--rules", "r") == 3
     assert capsys.readouterr().err == (
         "tocsin: error: worker needs faust: pip install 'tocsin[live]'\n"
