@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine import zones
 from engine.adapters import Adapter
 from engine.columns import numbers
+from engine.errors import InputError
 from engine.files import HistoryFile, discover
 from engine.merge import MAX_CHUNK_ROWS, Chunk, Lane, Merge, Spills, columns_of
 from engine.readings import Readings, read_only
@@ -36,6 +38,24 @@ class Span(NamedTuple):
 
     since_ms: int | None = None
     until_ms: int | None = None
+
+    @classmethod
+    def between(cls, since: str | None, until: str | None, zone_name: str) -> Span:
+        """Return the span of two times as people give them; raises InputError.
+
+        Times are ISO 8601, in the zone where they name none, or epoch milliseconds.
+        """
+        zone = zones.zone(zone_name)
+        ends: list[int | None] = []
+        for option, text in (("--from", since), ("--to", until)):
+            try:
+                ends.append(None if text is None else zones.instant_ms(text, zone))
+            except (ValueError, OverflowError) as error:
+                raise InputError(f"{option}: {error}, got {text!r}") from error
+        span = cls(*ends)
+        if None not in ends and span.since_ms >= span.until_ms:  # type: ignore[operator]
+            raise InputError(f"--from: must be before --to, got {since!r} and {until!r}")
+        return span
 
     def excludes(self, lowest: int, highest: int) -> bool:
         """Whether nothing between two event times is in the span."""

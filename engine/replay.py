@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import adapters, zones
+from engine import adapters
 from engine.arrow_views import texts
 from engine.errors import InputError, SnapshotError
 from engine.history import History, Span, Weaver
@@ -118,7 +118,7 @@ class Replay:
             job.readings,
             adapter,
             catalog,
-            span=_span(job, adapter),
+            span=Span.between(job.since, job.until, adapter.time.zone),
             sort=job.sort,
             jump_ms=int(plan.max_late_ms),
         )
@@ -337,20 +337,6 @@ class Replay:
         summary.n_active = int(np.count_nonzero(self.line.state.source["level"]))
         ids = self._catalog.source_id
         summary.top_sources = [(ids[s].as_py(), n) for s, n in summary.alerts.top_sources()]
-
-
-def _span(job: Job, adapter: adapters.Adapter) -> Span:
-    zone = zones.zone(adapter.time.zone)
-    ends: list[int | None] = []
-    for option, text in (("--from", job.since), ("--to", job.until)):
-        try:
-            ends.append(None if text is None else zones.instant_ms(text, zone))
-        except (ValueError, OverflowError) as error:
-            raise InputError(f"{option}: {error}, got {text!r}") from error
-    span = Span(*ends)
-    if None not in ends and span.since_ms >= span.until_ms:  # type: ignore[operator]
-        raise InputError(f"--from: must be before --to, got {job.since!r} and {job.until!r}")
-    return span
 
 
 class _LogDigest:

@@ -405,6 +405,22 @@ TRANSITION = np.dtype(
 )
 """What fusion hands to the alert records: one change of what is shown of a source."""
 
+STEP = np.dtype(
+    [
+        ("position", "<i8"),
+        ("event_ms", "<i8"),
+        ("score", "<f4"),
+        ("source", "<i4"),
+        ("setting", "<i4"),  # of the rules that gave it, where several are tried
+        ("kind", "u1"),
+        ("level_from", "u1"),
+        ("level", "u1"),
+        ("cause", "u1"),
+    ]
+)
+assert STEP.itemsize == 32
+"""The short form of TRANSITION, for millions of them."""
+
 FADE_STEPS = 64
 FADE = 2.0 ** (-np.arange(FADE_STEPS) / FADE_STEPS)
 """Severity fades along this table, so that no libm decides an alert."""
