@@ -41,6 +41,7 @@ Array = np.ndarray[Any, Any]
 
 _KINDS = (RISE, FALL, DEVIATION, DRIFT, ABSENCE, FLATLINE, BAD, SPIKE)
 _NOTHING = Watched()
+_ABSENT = 7 << (3 * ABSENCE)
 
 
 class Watch:
@@ -53,48 +54,61 @@ class Watch:
             _NOTHING if name is None else items.profiles[name] for name in plan.profile_of_row
         ]
         self._row: list[int] = plan.row.tolist()
-        self._latched = np.zeros(len(self._row), np.uint8)
-        self._levels = np.zeros(len(self._row), np.int64)
-        self._scores = np.zeros(plan.catalog.n_sources)
-        self._beyond = np.zeros(plan.catalog.n_sources, np.int64)
+        self._latched = [0] * len(self._row)
+        self._levels = [0] * len(self._row)
+        self._scores = [0.0] * plan.catalog.n_sources
+        self._beyond = [0] * plan.catalog.n_sources
+        """Bit k: the score has been at the limit of level k, and not below its deadband since."""
+        self._contexts = [
+            (name, int(context["from_ms"]), int(context["to_ms"]), context)
+            for name, context in zip(plan.context_names, plan.contexts, strict=True)
+        ]
         self._rings: dict[tuple[int, int], int] = {}
         self._holding: dict[int, set[int]] = {}
         self._felt: set[int] = set()
         self._now_ms = NEVER
 
-    def push(self, batch: Readings) -> Array:
-        """Take readings of different sensors; return the transitions."""
+    def push(self, readings: Readings, log: Readings) -> Array:
+        """Take a piece of the log, readings of different sensors and perhaps ticks after them.
+
+        Returns the transitions. Ticks move no latch and no statistic of a reading before them.
+        """
         hot = self._line.state.hot
-        sensors = batch.sensor.tolist()
-        before = [(hot[s].copy(), self._bin(s, t)) for s, t in _places(batch)]
-        found = self._line.judge(batch)
-        rows = zip(
-            sensors, batch.event_ms.tolist(), batch.value.tolist(), batch.quality.tolist(),
-            strict=True,
+        rows = list(
+            zip(
+                readings.sensor.tolist(), readings.event_ms.tolist(), readings.value.tolist(),
+                readings.quality.tolist(), strict=True,
+            )
         )  # fmt: skip
-        for (sensor, event_ms, value, quality), (h, b) in zip(rows, before, strict=True):
-            self._near(sensor, event_ms, value, quality, h, b)
-            self._turn_windows(sensor)
-        self.settle(int(batch.event_ms.max()))
+        before = [(hot[row[0]].copy(), self._bin(row[0], row[1])) for row in rows]
+        found = self._line.judge(log)
+        for row, (h, b) in zip(rows, before, strict=True):
+            self._near(*row, h, b)
+            self._turn_windows(row[0])
+        self.settle(int(log.event_ms.max()))
         return found
 
     def settle(self, now_ms: int) -> None:
         """Note what has changed since the last record that was looked at."""
         state = self._line.state
-        latched = state.hot["latched"]
-        if not np.array_equal(latched, self._latched):
-            for sensor in np.flatnonzero(latched != self._latched).tolist():
-                self._turn_latches(sensor, int(self._latched[sensor]), int(latched[sensor]))
-            self._latched = latched.copy()
-        levels = state.signal["levels"]
-        if not np.array_equal(levels, self._levels):
-            changed = np.flatnonzero(levels != self._levels).tolist()
-            for sensor in changed:
-                self._turn_kinds(sensor, int(self._levels[sensor]), int(levels[sensor]))
-            self._levels = levels.copy()
-            self._turn_rules(changed)
-        self._turn_contexts(now_ms)
-        self._turn_scores()
+        latched = state.hot["latched"].tolist()
+        if latched != self._latched:
+            for sensor, (before, now) in enumerate(zip(self._latched, latched, strict=True)):
+                if before != now:
+                    self._turn_latches(sensor, before, now)
+            self._latched = latched
+        levels = state.signal["levels"].tolist()
+        if levels != self._levels:
+            pairs = enumerate(zip(self._levels, levels, strict=True))
+            changed = {sensor: pair for sensor, pair in pairs if pair[0] != pair[1]}
+            for sensor, (before, now) in changed.items():
+                self._turn_kinds(sensor, before, now)
+            self._levels = levels
+            self._turn_rules(list(changed))
+        scores = state.source["score"].tolist()
+        self._turn_contexts(now_ms, scores)
+        if scores != self._scores:
+            self._turn_scores(scores)
         self._now_ms = max(self._now_ms, now_ms)
 
     def take_alerts(self, alerts: list[dict[str, Any]]) -> None:
@@ -130,10 +144,12 @@ class Watch:
         if last_ms not in (NEVER, event_ms) and event_ms < last_ms:
             return
         dt_ms = 0 if last_ms == NEVER else event_ms - last_ms
-        if plan.absent_ms[sensor] and last_ms != NEVER:
-            # ticks tell of silence that is longer; see _turn_kinds
-            silent_ms = min(dt_ms, int(plan.absent_ms[sensor]) - 1)
-            self._note_absence(sensor, silent_ms)
+        if last_ms != NEVER and dt_ms < int(plan.absent_ms[sensor]):
+            self._note_absence(sensor, dt_ms)
+        if level_of(self._levels[sensor], ABSENCE):
+            # it may be absent again before anybody looks
+            self._turn_kinds(sensor, self._levels[sensor], self._levels[sensor] & ~_ABSENT)
+            self._levels[sensor] &= ~_ABSENT
         good = quality == 0 and math.isfinite(v) and p["range_low"] <= v <= p["range_high"]
         if not good:
             self._note(watched, BAD, float(self._line.state.hot[sensor]["n_bad"]))
@@ -252,7 +268,7 @@ class Watch:
         for source in list(sources):
             first, last = city.coupling_start[source : source + 2].tolist()
             sources.update(city.coupling_target[first:last].tolist())
-        levels = self._levels.tolist()
+        levels = self._levels
         for source in sources:
             now = set(holding(self._world.plan, source, levels))
             before = self._holding.get(source, set())
@@ -260,32 +276,30 @@ class Watch:
                 self._items.signal_rules[number].turn(number in now, self._test)
             self._holding[source] = now
 
-    def _turn_contexts(self, now_ms: int) -> None:
-        plan = self._world.plan
-        if not len(plan.contexts):
-            return
-        scores = self._line.state.source["score"]
-        felt = np.flatnonzero((scores > 0) | (self._scores > 0)).tolist()
-        named = zip(plan.context_names, plan.contexts, strict=True)
-        for number, (name, context) in enumerate(named):
+    def _turn_contexts(self, now_ms: int, scores: list[float]) -> None:
+        for number, (name, from_ms, to_ms, context) in enumerate(self._contexts):
             item = self._items.contexts[name]
-            in_force = context["from_ms"] <= now_ms and context["to_ms"] > self._now_ms
-            if in_force and any(concerns(plan, context, source) for source in felt):
-                item.turn(True, self._test)
-                self._felt.add(number)
-            if number in self._felt and context["to_ms"] <= now_ms:
+            if from_ms <= now_ms and to_ms > self._now_ms and number not in self._felt:
+                felt = [
+                    at
+                    for at, pair in enumerate(zip(scores, self._scores, strict=True))
+                    if max(pair) > 0
+                ]
+                if any(concerns(self._world.plan, context, source) for source in felt):
+                    item.turn(True, self._test)
+                    self._felt.add(number)
+            if number in self._felt and to_ms <= now_ms:
                 item.turn(False, self._test)
                 self._felt.discard(number)
 
-    def _turn_scores(self) -> None:
-        scores = self._line.state.source["score"]
-        if np.array_equal(scores, self._scores):
-            return
+    def _turn_scores(self, scores: list[float]) -> None:
         city, plan = self._world.catalog, self._world.plan
-        for source in np.flatnonzero(scores != self._scores).tolist():
+        for source, (before, score) in enumerate(zip(self._scores, scores, strict=True)):
+            if before == score:
+                continue
             category = int(city.category[source])
             deadband = float(plan.category["deadband"][category])
-            score, held = float(scores[source]), int(self._beyond[source])
+            held = self._beyond[source]
             for level, item in self._items.levels_of(city.categories[category]).items():
                 assert item.limit is not None
                 item.note(score)
@@ -297,11 +311,7 @@ class Watch:
                     item.turn(False, self._test)
                     held &= ~bit
             self._beyond[source] = held
-        self._scores = scores.copy()
-
-
-def _places(batch: Readings) -> Iterator[tuple[int, int]]:
-    return zip(batch.sensor.tolist(), batch.event_ms.tolist(), strict=True)
+        self._scores = scores
 
 
 def _aggregate(ring: Any, second: Any, rules: Any) -> tuple[int, float]:

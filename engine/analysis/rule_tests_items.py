@@ -19,6 +19,9 @@ from kernels.layout import ABSENCE, BAD, DEVIATION, DRIFT, FALL, FLATLINE, HIGH,
 WIDE_SHARE = 0.2
 """A limit is weakly tested if the nearest readings below and beyond are further apart, of it."""
 
+STATES = ("permit", "status")
+"""Quantities that are 0 or 1."""
+
 Ladders = dict[int, "Item"]
 """Items by level, 1 for blue."""
 
@@ -36,6 +39,8 @@ class Item:
     """Values at or below the limit are beyond it."""
     clears: bool = True
     """Whether it is something that can clear."""
+    state: bool = False
+    """Of a quantity that is 0 or 1: nothing can be just short of it."""
     reached: bool = False
     cleared: bool = False
     below: float | None = None
@@ -67,7 +72,7 @@ class Item:
     @property
     def weak(self) -> bool:
         """Whether it was reached, but the limit could be quite another one unnoticed."""
-        if not self.reached or self.limit is None:
+        if not self.reached or self.limit is None or self.state:
             return False
         if self.below is None or self.beyond is None:
             return True
@@ -189,6 +194,8 @@ def _watched(rules: Rules, name: str, profile: Profile) -> Watched:
         if given is not None:
             ladder = given.raise_at
             found.ladders[kind] = _ladder(f"{key}.{section}.raise_at", section, ladder, "σ")
+    for item in found.all():
+        item.state = profile.quantity in STATES
     _add_liveness(found, rules, key, profile, unit)
     return found
 

@@ -19,13 +19,16 @@ from engine.analysis.rule_tests_coverage import Watch
 from engine.analysis.rule_tests_items import Items
 from engine.analysis.rule_tests_ready import Ready
 from engine.analysis.rule_tests_state import Look, look
+from engine.history import joined
 from engine.pipeline import Pipeline
 from engine.readings import Readings
-from kernels.layout import TICK
+from kernels.layout import ABSENCE, TICK
 
 Array = np.ndarray[Any, Any]
 
 TICKS_AT_ONCE = 1 << 16
+NOTHING = Readings.of([], [], [])
+_NO_TICKS = np.zeros(0, np.int64)
 
 
 @dataclass(kw_only=True)
@@ -54,6 +57,10 @@ class _Run:
         name = (str(test.loaded.path), test.name)
         self.watch = Watch(items, test.world, self.line, name)
         self.ran = Ran()
+        self._held = NOTHING
+        """Readings that the line takes together with the ticks after them: half as many calls."""
+        # a rule might hold for no longer than until the next tick
+        self._absence_counts = bool((self.plan.terms["kind"] == ABSENCE).any())
         self._pending: list[Array] = []
         self._due_ms = test.start_ms - test.start_ms % self.plan.tick_ms
 
@@ -69,9 +76,13 @@ class _Run:
         for now_ms in sorted(stops | asked.keys()):
             self._tick(now_ms)
             for batch in self._readings(now_ms):
-                self._pending.append(self.watch.push(batch))
+                self._judge()
+                self._held = batch
+                if self._absence_counts:
+                    self._judge()
             self._command(now_ms)
             if now_ms in asked:
+                self._judge()
                 self.ran.looks[now_ms] = look(self.line, now_ms, sorted(asked[now_ms]))
         self._tick(test.end_ms)
         self._judge(np.array([test.end_ms], np.int64))
@@ -88,10 +99,14 @@ class _Run:
             self._judge(times)
             self._due_ms = int(times[-1]) + tick_ms
 
-    def _judge(self, ticks_ms: Array) -> None:
+    def _judge(self, ticks_ms: Array = _NO_TICKS) -> None:
+        """Let the line take the readings that are held, and ticks after them."""
         n = len(ticks_ms)
-        self._pending.append(self.line.judge(Readings.of(np.full(n, TICK), ticks_ms, np.zeros(n))))
-        self.watch.settle(int(ticks_ms[-1]))
+        ticks = Readings.of(np.full(n, TICK), ticks_ms, np.zeros(n))
+        held, self._held = self._held, NOTHING
+        log = joined([held, ticks]) if len(held) and n else held if len(held) else ticks
+        if len(log):
+            self._pending.append(self.watch.push(held, log))
 
     def _readings(self, now_ms: int) -> Iterator[Readings]:
         """Yield the readings that arrive at a time, in batches that name no sensor twice."""
@@ -115,6 +130,7 @@ class _Run:
         for at_ms, command in self.test.commands:
             if at_ms != now_ms:
                 continue
+            self._judge()
             self._encode()
             answer = self.line.command(command)
             self.ran.alerts += [orjson.loads(record) for _, record in answer.alerts]
