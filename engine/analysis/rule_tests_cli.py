@@ -15,17 +15,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from engine.analysis.rule_tests import Covered, Results, Tested, item_row, run_tests
+from engine.analysis.rule_tests_exits import BAD_INPUT, FAILED, PASSED
 from engine.analysis.rule_tests_items import Item
 from engine.analysis.rule_tests_judge import Verdict
 from engine.analysis.rule_tests_series import shown
 from engine.errors import InputError, OutputError, TocsinError
 from engine.sentences import number
 
-FAILED, BAD_INPUT = 1, 3
-EXIT_CODES = (
-    "Exit codes of test: 0 every test passed; 1 a test failed, or less of the rules is covered "
-    "than --min-coverage asks for; 2 wrong usage; 3 bad input (tests, rules, catalog) or output."
-)
 PATTERN = "*_test.toml"
 """Files of a folder that hold tests."""
 _PIPE_WIDTH = 100
@@ -72,7 +68,7 @@ def run(
                 f"[bold red]coverage {_percent(results.coverage_percent)} is below "
                 f"{min_coverage:g} %[/bold red]"
             )
-    return 0 if results.passed and covered else FAILED
+    return PASSED if results.passed and covered else FAILED
 
 
 def discover(paths: Sequence[Path]) -> list[Path]:

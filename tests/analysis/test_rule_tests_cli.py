@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.analysis import rule_tests_cli, rule_tests_file
+from engine.analysis import rule_tests_exits, rule_tests_file
 from engine.analysis.rule_tests import run_tests
 from engine.analysis.rule_tests_cli import run
 from engine.errors import InputError, OutputError
@@ -73,7 +73,7 @@ def test_faults_exit_with_3_in_json_and_are_raised_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path, GOOD.replace("level", "levl"))
-    assert run([path], as_json=True) == rule_tests_cli.BAD_INPUT
+    assert run([path], as_json=True) == rule_tests_exits.BAD_INPUT
     found = json.loads(capsys.readouterr().out)
     assert found["faults"][0]["key"] == "test[0].expect[0].levl"
     with pytest.raises(InputError, match="1 fault in the tests"):
