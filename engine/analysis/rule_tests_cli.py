@@ -122,7 +122,7 @@ def report(results: Results, *, verbose: bool = False) -> RenderableType:
             blocks.append(f"[green]ok[/green]    {name} ({test.wall_s * 1000:.0f} ms)")
     blocks.append(_summary(results))
     for covered in results.coverage:
-        blocks += _coverage(covered)
+        blocks += _coverage(covered, verbose)
     return Group(*blocks)
 
 
@@ -153,7 +153,7 @@ def _summary(results: Results) -> str:
     return f"{tests}, {failed}; {n_expected} expectations held against, {results.wall_s:.2f} s"
 
 
-def _coverage(covered: Covered) -> Iterator[RenderableType]:
+def _coverage(covered: Covered, verbose: bool) -> Iterator[RenderableType]:
     items = covered.items
     if not items:
         return
@@ -166,18 +166,38 @@ def _coverage(covered: Covered) -> Iterator[RenderableType]:
         f"reached ({n_reached} of {len(items)}), {_percent(covered.cleared_percent)} cleared "
         f"({n_cleared} of {len(clearing)}), {n_weak} weakly tested"
     )
-    gaps = [(item, gap) for item in items if (gap := missing(item))]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("in the rules", no_wrap=True)
+    table.add_column("limit", justify="right", no_wrap=True)
+    table.add_column("what no test does", overflow="fold")
+    for head, group in _groups(items).items():
+        _add_gaps(table, head, group, verbose)
+    if table.row_count:
+        yield ""
+        yield table
+
+
+def _groups(items: Sequence[Item]) -> dict[str, list[Item]]:
+    """Return the items by the table of the rules file that they stand in."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.table, []).append(item)
+    return groups
+
+
+def _add_gaps(table: Table, head: str, group: Sequence[Item], verbose: bool) -> None:
+    gaps = [(item, gap) for item in group if (gap := missing(item))]
     if not gaps:
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("in the rules", overflow="fold")
-    table.add_column("limit", justify="right")
-    table.add_column("what no test does", overflow="fold")
+    of_limits = all(item.limit is not None for item in group)
+    untouched = of_limits and len(group) > 1 and not any(item.reached for item in group)
+    if untouched and not verbose:
+        table.add_row(f"[bold]{escape(head)}[/bold]", "", f"reach any of its {len(group)}")
+        return
+    table.add_row(f"[bold]{escape(head)}[/bold]", "", "")
     for item, gap in gaps:
-        style = "" if item.reached else "bold"
-        table.add_row(escape(item.key), _limit(item), escape(gap), style=style)
-    yield ""
-    yield table
+        key = item.key.removeprefix(f"{item.table}.")
+        table.add_row(f"  {escape(key)}", _limit(item), escape(gap))
 
 
 def missing(item: Item) -> str:

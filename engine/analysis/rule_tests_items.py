@@ -32,6 +32,8 @@ class Item:
 
     key: str
     kind: str
+    table: str = ""
+    """The table of the rules file that the key begins with."""
     level: str | None = None
     limit: float | None = None
     unit: str = ""
@@ -49,6 +51,9 @@ class Item:
     """The nearest one at or beyond it."""
     tests: set[tuple[str, str]] = field(default_factory=set)
     """File and name of the tests that reached it."""
+
+    def __post_init__(self) -> None:
+        self.table = self.table or self.key.partition(".")[0]
 
     def note(self, statistic: float) -> None:
         """Note how near to the limit a test came."""
@@ -197,6 +202,8 @@ def _watched(rules: Rules, name: str, profile: Profile) -> Watched:
     for item in found.all():
         item.state = profile.quantity in STATES
     _add_liveness(found, rules, key, profile, unit)
+    for item in found.all():
+        item.table = key
     return found
 
 

@@ -30,9 +30,9 @@ def test_passing_tests_exit_with_0_and_say_what_is_not_covered(
     assert run([write(tmp_path, GOOD)]) == 0
     out = capsys.readouterr().out
     assert "1 test, all passed; 1 expectations" in out
-    assert re.search(r"profiles\.methane\.limits\.high\.blue +10 %LEL +clear it", out)
-    assert re.search(r"high\.yellow +25 %LEL +reach it; nearest 12", out)
-    assert re.search(r"rules\.burst +reach it", out)
+    assert re.search(r"profiles\.methane *\n  limits\.high\.blue +10 %LEL +clear it", out)
+    assert re.search(r"  limits\.high\.yellow +25 %LEL +reach it; nearest 12", out)
+    assert re.search(r"  burst +reach it", out)
 
 
 def test_a_failing_test_exits_with_1_and_is_told_within_100_columns(
