@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class Outcome:
     """One test and what came of it."""
 
     file: str
@@ -70,7 +70,7 @@ class Covered:
 class Results:
     """What came of the tests of some files."""
 
-    tests: tuple[Tested, ...]
+    tests: tuple[Outcome, ...]
     coverage: tuple[Covered, ...]
     """By rules file, in the order in which the files named them."""
     wall_s: float = 0.0
@@ -81,7 +81,7 @@ class Results:
         return all(test.passed for test in self.tests)
 
     @property
-    def failed(self) -> tuple[Tested, ...]:
+    def failed(self) -> tuple[Outcome, ...]:
         """The tests that failed."""
         return tuple(test for test in self.tests if not test.passed)
 
@@ -167,7 +167,7 @@ def run_tests(
     *,
     catalog: Path | str | None = None,
     only: Callable[[str], bool] | None = None,
-    on_test: Callable[[Tested], None] | None = None,
+    on_test: Callable[[Outcome], None] | None = None,
 ) -> Results:
     """Run the tests of some files, under the rules that each names or under others.
 
@@ -202,10 +202,10 @@ def run_tests(
     return Results(tests=tuple(tested), coverage=coverage, wall_s=wall_s)
 
 
-def _tested(loaded: Loaded, test: Ready, items: Items) -> Tested:
+def _tested(loaded: Loaded, test: Ready, items: Items) -> Outcome:
     begun = time.perf_counter()
     found = tuple(verdicts(test, run(test, items)))
-    return Tested(
+    return Outcome(
         file=str(loaded.path),
         name=test.name,
         line=test.line,

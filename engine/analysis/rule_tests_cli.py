@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from engine.analysis.rule_tests import Covered, Results, Tested, item_row, run_tests
+from engine.analysis.rule_tests import Covered, Outcome, Results, item_row, run_tests
 from engine.analysis.rule_tests_exits import BAD_INPUT, FAILED, PASSED
 from engine.analysis.rule_tests_items import Item
 from engine.analysis.rule_tests_judge import Verdict
@@ -91,7 +91,7 @@ def _run(
     stderr = Console(stderr=True, highlight=False)
     with stderr.status("loading kernels…") if stderr.is_terminal else nullcontext() as status:
 
-        def show(test: Tested) -> None:
+        def show(test: Outcome) -> None:
             if status is not None:
                 status.update(f"{escape(test.name)}…")
 
@@ -126,7 +126,7 @@ def report(results: Results, *, verbose: bool = False) -> RenderableType:
     return Group(*blocks)
 
 
-def _failure(test: Tested) -> RenderableType:
+def _failure(test: Outcome) -> RenderableType:
     place = f"{test.file}:{test.line}"
     head = (
         f"[bold red]FAIL[/bold red]  [bold]{escape(test.name)}[/bold]  [dim]{escape(place)}[/dim]"
@@ -298,7 +298,7 @@ def write_junit(results: Results, path: Path) -> None:
         raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
-def _counts(tests: Sequence[Tested]) -> dict[str, str]:
+def _counts(tests: Sequence[Outcome]) -> dict[str, str]:
     n_failed = sum(not test.passed for test in tests)
     wall_s = sum(test.wall_s for test in tests)
     return {"tests": str(len(tests)), "failures": str(n_failed), "time": f"{wall_s:.4f}"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.analysis.rule_tests import Results, Tested, run_tests
+from engine.analysis.rule_tests import Outcome, Results, run_tests
 
 RULES = """
 version = 1
@@ -79,6 +79,6 @@ def results(folder: Path, tests: str, **files: str) -> Results:
     return run_tests(write(folder, tests, **files))
 
 
-def tested(folder: Path, body: str, **files: str) -> Tested:
+def tested(folder: Path, body: str, **files: str) -> Outcome:
     """Run one test."""
     return results(folder, one(body), **files).tests[0]
