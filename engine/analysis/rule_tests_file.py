@@ -13,7 +13,7 @@ from datetime import time as clock_time
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from engine.analysis import rule_tests_series as series
 from engine.errors import Fault, InputError
@@ -71,6 +71,12 @@ def _between(value: Any) -> Any:
     return tuple(map(_moment, value))
 
 
+def _path(text: str) -> str:
+    if not text.isprintable() or not text:
+        raise ValueError("must be the path of a file")
+    return text
+
+
 def _list(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
@@ -90,6 +96,7 @@ Texts = Annotated[
     Field(strict=False, min_length=1),
 ]
 Text = Annotated[str, Field(max_length=1000)]
+Place = Annotated[str, Field(max_length=4000), AfterValidator(_path)]
 AnyLevel = Literal["normal", "blue", "yellow", "orange", "red"]
 Kind = Literal[KIND_NAMES]  # type: ignore[valid-type]
 Score = Annotated[float, Field(ge=0, le=100)]
@@ -299,9 +306,9 @@ class Suite(Section):
     """What the tests of a file share."""
 
     version: Literal[1]
-    rules: Text | None = None
-    catalog: Text | None = None
-    quantities: Text | None = None
+    rules: Place | None = None
+    catalog: Place | None = None
+    quantities: Place | None = None
     start: Moment | None = None
     every: Interval | None = None
     sources: dict[Name, Source] = Field(default={})

@@ -132,6 +132,7 @@ def test_one_fault_is_named_with_its_key_and_line(
         ("version = 2", "version", "must be 1"),
         ('version = 1\nstart = "5m"', "start", "must be a date and a time"),
         ("version = 1\nrule = 1", "rule", "did you mean rules?"),
+        ('version = 1\nrules = "\\u0000"', "rules", "must be the path of a file"),
         ("", "version", "is required"),
     ],
 )
