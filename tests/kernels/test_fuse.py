@@ -141,6 +141,17 @@ def test_one_signal_gives_its_own_percent():
     ]
 
 
+@pytest.mark.parametrize("percent", range(1, 101))
+def test_a_lone_signal_reaches_a_limit_of_just_its_percent(percent):
+    # 100 · (1 − (1 − 0.2)) is 19.999999999999996
+    row = params_row(high=[10.0, 20.0, 30.0, 40.0], percent=[[0, percent, 100, 100, 100]] * N_KINDS)
+    category = category_row(raise_at=[percent, np.inf, np.inf, np.inf])
+    row["floor"] = 0
+    plan = make_plan(row, [], rows=[0], absent_ms=[0], counts=[1], category=category)
+    (raised,) = judged(plan, [at(0, 15.0)])
+    assert (raised["score"], raised["level"]) == (percent, 1)
+
+
 def test_signals_of_one_source_combine_as_noisy_or():
     # 1 − (1 − 0.5)(1 − 0.5) = 0.75
     transitions = judged(plan_of([2]), [at(0, 25.0), at(1, 25.0, sensor=1)])
