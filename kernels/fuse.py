@@ -269,10 +269,11 @@ def next_due_ms(now_ms, score, half_life_ms, s, category):
     if s.below_ms != NEVER:
         due_ms = s.below_ms + category.hold_ms
     if half_life_ms and s.level > 0:
-        # a grain early: the score that fades is not the one that was rounded
-        target = category.raise_at[np.int64(s.level) - 1] - category.deadband + 1.0 / GRAINS
+        target = category.raise_at[np.int64(s.level) - 1] - category.deadband
         if target > 0.0 and score >= target:
-            due_ms = min(due_ms, now_ms + fade_due_ms(score, target, half_life_ms))
+            # a grain early: what fades is the score as it was before it was rounded
+            early = fade_due_ms(score, target + 1.0 / GRAINS, half_life_ms)
+            due_ms = min(due_ms, now_ms + early)
     return due_ms
 
 

@@ -446,12 +446,12 @@ class Fusion:
         if source.level == 0 or not fading:
             return None
         category = self.categories[source.category]
-        target = category.raise_at[source.level - 1] - category.deadband + 1 / 1e6
+        target = category.raise_at[source.level - 1] - category.deadband
         if target <= 0 or source.score < target:
             return None
         half_life_ms = min(self._half_life_ms(s) for s in [source, *fading])
         k = 0
-        while fade(k + 1) * source.score >= target:
+        while fade(k + 1) * source.score >= target + 1 / 1e6:
             k += 1
         return te + max(1000, k * half_life_ms // FADE_STEPS)
 
