@@ -1,0 +1,380 @@
+"""The sections of the page above the strips: head, tiles, alarms over time, load, floods."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from engine.analysis.bounds import Target
+from engine.analysis.reports.facts import Facts
+from engine.analysis.reports.html import (
+    DASH,
+    bars,
+    card,
+    chart,
+    esc,
+    lasting,
+    nothing,
+    share,
+    table,
+    verdict_chip,
+)
+from engine.summary import REJECTS
+from kernels.layout import LEVEL_NAMES
+
+TOP_SOURCES = 15
+MOST_ROWS = 40
+"""Rows of a table that may grow; what is left out is said."""
+_OPERATORS = {"all": "the whole city as one operator"}
+
+
+def head(facts: Facts) -> str:
+    """Return what was judged."""
+    plan, judged, clock = facts.plan, facts.judged, facts.clock
+    catalog, rules = plan.catalog, plan.rules
+    if judged.first_ms is None:
+        history = "no reading"
+    else:
+        since_ms, until_ms = facts.span
+        history = f"{clock.span(since_ms, until_ms)} ({lasting(until_ms - since_ms)})"
+    files = ", ".join(path.name for path in facts.past.readings[:3])
+    n_more = len(facts.past.readings) - 3
+    files += f" and {n_more} more" if n_more > 0 else ""
+    refused = [
+        f"{judged.counts[name]:,} {name.replace('_', ' ')}"
+        for name in REJECTS
+        if judged.counts.get(name)
+    ]
+    by = _OPERATORS.get(facts.figures.by, f"each {facts.figures.by}")
+    cells = [
+        ("History", esc(history)),
+        ("Times", f"{esc(clock.name)}, the site’s zone"),
+        ("Readings", f"{judged.n_readings:,} of {esc(files)}"),
+        ("Not judged", esc(", ".join(refused) or "none")),
+        ("Sources", f"{catalog.n_sources:,} with {catalog.n_sensors:,} sensors"),
+        ("Operator", esc(by)),
+        ("Rules", f"{esc(rules.name)} <code>{esc(rules.digest[:12])}</code>"),
+        ("Catalog", f"<code>{esc(catalog.digest[:12])}</code>"),
+    ]
+    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in cells)
+    return f'<dl class="facts">{listed}</dl>'
+
+
+def tiles(facts: Facts) -> str:
+    """Return the figures: those that say how much, then those that have a target."""
+    figures = facts.figures
+    plain = [
+        ("Alarms", f"{figures.alarms:,}", "raises and escalations"),
+        ("Episodes", f"{figures.episodes:,}", f"{figures.standing_after:,} still running"),
+        ("Alarming sources", f"{len(facts.load.sources):,}", _of_sources(facts)),
+        ("Median episode", lasting(_ms(figures.median_s)), "raise to clear"),
+    ]
+    if facts.held is not None:
+        least = facts.held.least
+        n = len(least.detections)
+        plain.append(("Incidents found", f"{len(least.found)} of {n}", "at any level"))
+        plain.append(("False alarms", f"{len(least.false):,}", f"{least.false_per_day:.3g} a day"))
+    first = "".join(
+        f'<div class="tile"><h3>{name}</h3><p class="big">{esc(value)}</p><p>{esc(more)}</p></div>'
+        for name, value, more in plain
+    )
+    second = "".join(_target(each) for each in figures.targets)
+    missed = sum(each.verdict == "missed" for each in figures.targets)
+    verdict = (
+        f"{missed} of {len(figures.targets)} figures are beyond their target"
+        if missed
+        else "all figures are within their targets"
+    )
+    if not figures.alarms:
+        verdict = "no alarm, so nothing is beyond a target"
+    return (
+        f'<div class="tiles plain">{first}</div>'
+        f'<h2 class="minor">Against ISA-18.2 and EEMUA 191: {esc(verdict)}</h2>'
+        f'<div class="tiles targets">{second}</div>'
+    )
+
+
+def _of_sources(facts: Facts) -> str:
+    n = facts.plan.catalog.n_sources
+    return f"of {n:,}, {share(len(facts.load.sources) / n)}" if n else "of none"
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000
+
+
+def _target(target: Target) -> str:
+    what = target.what[0].upper() + target.what[1:]
+    unit = "" if target.unit == "share" else f" {target.unit}"
+    return (
+        f'<div class="tile {target.verdict}"><h3>{esc(what)}</h3>'
+        f'<p class="big">{esc(target.value_text)}'
+        f"<small>{esc(unit if target.value is not None else '')}</small></p>"
+        f"<p>target {esc(target.bound_text)}</p>{verdict_chip(target.verdict)}</div>"
+    )
+
+
+def alarms(facts: Facts) -> str:
+    """Return alarms over time and the calendar."""
+    if not len(facts.alarms):
+        words = "No alarm in this time." if facts.judged.n_readings else "No reading in this time."
+        return card("Alarms over time", nothing(words), kind="wide")
+    counts = facts.series.counts.sum(axis=0)
+    step, clock = lasting(facts.series.step_ms), facts.clock
+    most = int(counts.argmax())
+    begun = facts.series.start_ms + most * facts.series.step_ms
+    words = (
+        f"Alarms in steps of {step}: {len(facts.alarms)} in all, most in the step from "
+        f"{clock(begun, '%Y-%m-%d %H:%M')}: {int(counts[most])}."
+    )
+    n_floods = sum(len(each.floods) for each in facts.figures.operators)
+    note = f"By {step}, stacked by the level that they led to"
+    note += f"; {n_floods} flood{'s' * (n_floods != 1)} shaded." if n_floods else "; no flood."
+    calendar = facts.calendar
+    rows = len(calendar.rows)
+    busiest = max(calendar.cells, key=lambda cell: cell[2])
+    said = (
+        f"Alarms by {calendar.unit}: most, {busiest[2]}, on {calendar.rows[busiest[1]]} "
+        f"at {calendar.columns[busiest[0]]}."
+    )
+    return card(
+        "Alarms over time", chart("over-time", words, height=260), note=esc(note), kind="wide"
+    ) + card(
+        f"Alarms by {calendar.unit}",
+        chart("calendar", said, height=max(84, 44 + 22 * rows)),
+        note=f"Numbers are alarms; times are {esc(clock.name)}.",
+        kind="wide",
+    )
+
+
+def load(facts: Facts) -> str:
+    """Return the busiest sources, the Pareto chart, the mix of priorities, what raised."""
+    if not len(facts.alarms):
+        return ""
+    return (
+        card(f"Top {min(TOP_SOURCES, len(facts.load.sources))} sources", _top(facts), kind="half")
+        + card(
+            "Load share of sources (Pareto)",
+            chart("pareto", _pareto_words(facts), height=300),
+            note=esc(_pareto_words(facts)),
+            kind="half",
+        )
+        + card("Priority mix", _mix(facts), note=_MIX_NOTE, kind="half")
+        + card("What brought episodes to their peak", _why(facts), kind="half")
+    )
+
+
+def _pareto_words(facts: Facts) -> str:
+    totals = facts.load.totals
+    part = share(float(totals[:10].sum() / totals.sum()))
+    n = int(np.searchsorted(np.cumsum(totals) / totals.sum(), 0.8 - 1e-12)) + 1
+    half = f"{n:,} source{'s' * (n != 1)} make{'s' * (n == 1)} 80 % of the alarms"
+    return f"The ten busiest sources make {part}; {half}."
+
+
+def _top(facts: Facts) -> str:
+    held_ms = np.zeros(facts.plan.catalog.n_sources, np.int64)
+    np.add.at(held_ms, facts.episodes["source"], facts.lasted)
+    n_episodes = np.bincount(facts.episodes["source"], minlength=len(held_ms))
+    totals = facts.load.totals
+    rows = []
+    for source, counts, n in zip(
+        facts.load.sources[:TOP_SOURCES].tolist(),
+        facts.load.counts[:TOP_SOURCES].tolist(),
+        totals[:TOP_SOURCES].tolist(),
+        strict=True,
+    ):
+        of, name = facts.names[source]
+        rows.append(
+            (
+                f'<button type="button" class="link" data-find="{esc(of)}"'
+                f' title="Show its episodes">{esc(of)}</button>'
+                f'<span class="sub">{esc(name)}</span>',
+                bars(counts, int(totals[0])),
+                f"{n:,}",
+                share(n / len(facts.alarms)),
+                f"{int(n_episodes[source]):,}",
+                lasting(int(held_ms[source])),
+            )
+        )
+    heads = [("Source", "id"), ("By level", "bar"), ("Alarms", "n"), ("Share", "n wide-only"),
+             ("Episodes", "n wide-only"), ("In alarm", "n")]  # fmt: skip
+    return table(heads, rows, caption="Sources with the most alarms")
+
+
+_MIX_NOTE = "Blue and yellow stand for low priority, orange for medium, red for high."
+
+
+def _mix(facts: Facts) -> str:
+    by_level = facts.figures.alarms_by_level
+    bounds = facts.figures.bounds
+    n = max(1, facts.figures.alarms)
+    strips = ""
+    for name, parts in (
+        ("Here", [(level, by_level[level] / n) for level in LEVEL_NAMES[1:]]),
+        ("Target", [("low", bounds.low), ("orange", bounds.medium), ("red", bounds.high)]),
+    ):
+        cells = "".join(
+            f'<i class="{level}" style="width:{100 * part:.4g}%"></i>' for level, part in parts
+        )
+        strips += f'<div class="mix"><span>{name}</span><span class="bars">{cells}</span></div>'
+    targets = {each.key: each for each in facts.figures.targets}
+    rows = []
+    for key, words, levels in (
+        ("low_share", "low: blue and yellow", ("blue", "yellow")),
+        ("medium_share", "medium: orange", ("orange",)),
+        ("high_share", "high: red", ("red",)),
+    ):
+        target = targets[key]
+        rows.append(
+            (
+                words,
+                f"{sum(by_level[level] for level in levels):,}",
+                esc(target.value_text),
+                esc(target.bound_text),
+                verdict_chip(target.verdict),
+            )
+        )
+    heads = [("Priority", ""), ("Alarms", "n"), ("Share", "n"), ("Target", "n"), ("", "")]
+    return strips + table(heads, rows, caption="Alarms by priority")
+
+
+def _why(facts: Facts) -> str:
+    found = Counter(facts.why).most_common()
+    most = found[0][1] if found else 1
+    shown = found[:12]
+    rows = [
+        (
+            esc(words),
+            f'<span class="bars"><i class="plain" style="width:{100 * n / most:.3g}%"></i></span>',
+            f"{n:,}",
+            share(n / len(facts.episodes)),
+        )
+        for words, n in shown
+    ]
+    rest = sum(n for _, n in found[12:])
+    if rest:
+        rows.append((f"{len(found) - 12} others", "", f"{rest:,}", share(rest / len(facts.why))))
+    heads = [("Signal", ""), ("", "bar"), ("Episodes", "n"), ("Share", "n")]
+    return table(heads, rows, caption="Episodes by the signal behind their highest level")
+
+
+def operators(facts: Facts) -> str:
+    """Return the load of the operators, their floods, and what chatters or stands too long."""
+    figures, clock = facts.figures, facts.clock
+    if not len(facts.alarms):
+        return ""
+    rows = [
+        (
+            esc(each.operator),
+            f"{each.n_sources:,}",
+            f"{each.alarms:,}",
+            f"{each.per_10min:.3g}",
+            f"{each.peak:,}",
+            DASH if each.peak_ms is None else esc(clock(each.peak_ms, "%Y-%m-%d %H:%M")),
+            f"{len(each.floods):,}",
+            share(each.flood_share),
+        )
+        for each in figures.operators[:MOST_ROWS]
+    ]
+    heads = [("Operator", "id"), ("Sources", "n wide-only"), ("Alarms", "n"),
+             ("Average in 10 min", "n"), ("Most in 10 min", "n"), ("at", "t wide-only"),
+             ("Floods", "n"), ("Time in flood", "n")]  # fmt: skip
+    quiet = figures.n_operators - len(figures.operators)
+    note = f"{quiet} without any alarm." if quiet else ""
+    note += _left_out(len(figures.operators))
+    return (
+        card(
+            "Load by operator",
+            table(heads, rows, caption="Load by operator"),
+            note=esc(note),
+            kind="wide",
+        )
+        + card("Floods", _floods(facts), note=esc(_flood_note(facts)), kind="half")
+        + card("Chattering and stale", _nuisance(facts), kind="half")
+    )
+
+
+def _flood_note(facts: Facts) -> str:
+    bounds = facts.figures.bounds
+    return (
+        f"More than {bounds.flood_starts_above} alarms of one operator in 10 min, until fewer "
+        f"than {bounds.flood_ends_below} are left."
+    )
+
+
+def flood_rows(facts: Facts) -> list[tuple[int, int, str]]:
+    """Return every flood: from, to, of whom; in order of time."""
+    found = [
+        (start, end, each.operator)
+        for each in facts.figures.operators
+        for start, end in each.floods
+    ]
+    return sorted(found)
+
+
+def _floods(facts: Facts) -> str:
+    found = flood_rows(facts)
+    if not found:
+        return nothing("No operator was flooded.")
+    at = np.sort(facts.alarms["event_ms"])
+    rows = []
+    for start_ms, end_ms, operator in found[:MOST_ROWS]:
+        n = int(np.searchsorted(at, end_ms, "right") - np.searchsorted(at, start_ms, "left"))
+        rows.append(
+            (
+                esc(operator),
+                esc(facts.clock.span(start_ms, end_ms)),
+                lasting(end_ms - start_ms),
+                f"{n:,}",
+            )
+        )
+    heads = [("Operator", "id"), ("From, to", "t"), ("Lasted", "n"), ("Alarms, all operators", "n")]
+    return table(heads, rows, caption="Floods") + _more(len(found))
+
+
+def _nuisance(facts: Facts) -> str:
+    figures = facts.figures
+    parts = []
+    if figures.chattering:
+        rows = [
+            (esc(each.source), f"{each.bouts:,}", f"{each.most_cycles:,}")
+            for each in figures.chattering[:MOST_ROWS]
+        ]
+        heads = [
+            ("Chattering source", "id"),
+            ("Bouts", "n"),
+            (f"Most cycles in {figures.bounds.chatter_s:g} s", "n"),
+        ]
+        parts.append(table(heads, rows, caption="Chattering sources"))
+        parts.append(_more(len(figures.chattering)))
+    else:
+        parts.append(nothing("No source chattered."))
+    stale_ms = figures.bounds.stale_h * 3_600_000
+    stale = np.flatnonzero(facts.lasted > stale_ms)
+    stale = stale[np.argsort(-facts.lasted[stale], kind="stable")]
+    if len(stale):
+        rows = [
+            (
+                esc(facts.names[int(facts.episodes["source"][e])][0]),
+                esc(facts.clock(int(facts.episodes["start_ms"][e]), "%Y-%m-%d %H:%M")),
+                lasting(int(facts.lasted[e])),
+            )
+            for e in stale[:MOST_ROWS].tolist()
+        ]
+        heads = [("Stale episode of", "id"), ("Since", "t"), ("Lasted", "n")]
+        parts.append(table(heads, rows, caption="Stale episodes"))
+        parts.append(_more(len(stale)))
+    else:
+        words = f"No episode stood longer than {figures.bounds.stale_h:g} h."
+        parts.append(nothing(words))
+    return "".join(parts)
+
+
+def _left_out(n: int) -> str:
+    return f" The busiest {MOST_ROWS} of {n:,} are shown." if n > MOST_ROWS else ""
+
+
+def _more(n: int) -> str:
+    return f'<p class="note">{n - MOST_ROWS:,} more are not listed.</p>' if n > MOST_ROWS else ""
