@@ -193,6 +193,8 @@ class Probe:
         ]
         self._is_chosen = np.zeros(catalog.n_sensors, bool)
         self._is_chosen[self.sensors] = True
+        self._is_source = np.zeros(catalog.n_sources, bool)
+        self._is_source[self.sources] = True
         self._concerns = _concerned(plan, self.sources)[catalog.sensor_source]
         partitions = [catalog.partition_of(source) for source in self.sources]
         ends = [min(partitions, default=0), max(partitions, default=-1) + 1]
@@ -350,7 +352,7 @@ class Probe:
             consumed, found = self.shard.fuse(stop, start)
             start += consumed
             if len(found):
-                kept = found[np.isin(found["source"], self.sources)]
+                kept = found[self._is_source[found["source"]]]
                 self._transitions.append(kept)
                 if self._stopping:
                     self._note_transitions(kept)

@@ -157,7 +157,7 @@
               silent: true, symbol: "none", lineStyle: { color: c.soft, type: "dashed" },
               label: { color: c.soft, fontSize: 11 },
               data: [
-                { yAxis: target, label: { position: "insideEndBottom",
+                { yAxis: target, label: { position: "insideEndTop",
                   formatter: () => `target for ten: < ${percent(target)}` } },
                 ...(last > 10 ? [{ xAxis: 10, label: { formatter: () => "ten" } }] : []),
               ],

@@ -3,7 +3,7 @@
 (() => {
   "use strict";
   const { values, LEVELS, add, tooltip, row, dot, axisTime, narrow, colours } = tocsin;
-  const { moment, number, esc, percent } = tocsin;
+  const { moment, number, esc } = tocsin;
   const PLOT = 118, LANE = 13, SCORE = 96;
   const UP = "path://M0,10 L5,0 L10,10 Z", DOWN = "path://M0,0 L10,0 L5,10 Z";
   const SHAPE = { raise: UP, escalate: UP, "de-escalate": DOWN, clear: "emptyCircle" };
@@ -25,6 +25,30 @@
     const pad = (high - low) * 0.1 || Math.abs(high) * 0.1 || 1;
     const floor = low >= 0 && low - pad < 0 ? 0 : low - pad;
     return [floor, high + pad];
+  };
+
+  // Labels at the right edge: as many as there is room for, pushed apart, each near its line.
+  const labelled = (limits, low, high, tall) => {
+    const least = 11;
+    const y = (at) => tall * (high - at) / (high - low);
+    const rising = limits.map((limit, i) => [y(limit.at), i]).sort((a, b) => b[0] - a[0]);
+    const moves = [];
+    let above = Infinity;
+    for (const [at, i] of rising) {
+      const put = Math.min(at, above - least);
+      moves[i] = put - at;
+      above = put;
+    }
+    return limits.map((limit, i) => {
+      const move = moves[i];
+      return {
+        yAxis: limit.at,
+        lineStyle: { color: colours().level[limit.level], type: "dashed", width: 1.2 },
+        label: { position: "end", color: colours().text, fontSize: 10, lineHeight: 10, distance: 3,
+          padding: move < 0 ? [0, 0, -2 * move, 0] : 0,
+          formatter: () => (narrow() ? number(limit.at) : `${LEVELS[limit.level]} ${number(limit.at)}`) },
+      };
+    });
   };
 
   const option = (strip) => {
@@ -75,20 +99,15 @@
         axisLine: { show: false }, splitLine: { show: false },
       });
       const points = sensor.curve.length / 2;
-      const gap = Math.max(strip.length / 40, 4 * strip.length / Math.max(points, 1));
       series.push({
         name: sensor.id, type: "line", xAxisIndex: index, yAxisIndex: index, z: 3,
-        data: pairs(sensor.curve, since, sensor.gap ? Math.max(sensor.gap, strip.length / 200) : gap),
+        data: pairs(sensor.curve, since, sensor.gap),
         showSymbol: points < 90, symbol: "circle", symbolSize: 3, connectNulls: false,
         lineStyle: { color: c.plot, width: 1.3 }, itemStyle: { color: c.plot },
         markLine: {
           silent: true, symbol: "none", animation: false,
           data: [
-            ...sensor.limits.map(([side, level, at]) => ({
-              yAxis: at, lineStyle: { color: c.level[level], type: "dashed", width: 1.2 },
-              label: { position: "end", color: c.text, fontSize: 10, distance: 3,
-                formatter: () => (narrow() ? number(at) : `${LEVELS[level]} ${number(at)}`) },
-            })),
+            ...labelled(sensor.limits.map(([, level, at]) => ({ level, at })), low, high, PLOT - 34),
             ...happened(),
           ],
         },
@@ -118,11 +137,11 @@
       if (sensor.lanes.length) top = lanes(sensor.lanes, top);
     });
 
-    function lanes(all, from) {
+    function lanes(all, from, last = false) {
       const tall = LANE * all.length;
       grids.push({ left, right, top: from - 8, height: tall });
       const index = grids.length - 1;
-      xAxes.push({ ...x(false), axisLine: { show: false }, splitLine: { show: false } });
+      xAxes.push({ ...x(last), axisLine: { show: false }, splitLine: { show: false } });
       yAxes.push({
         type: "category", gridIndex: index, inverse: true, data: all.map((lane) => lane.name),
         axisLine: { show: false }, axisTick: { show: false }, splitLine: { show: false },
@@ -156,7 +175,7 @@
     // the score, at the foot
     grids.push({ left, right, top: top + 20, height: SCORE - 34 });
     const index = grids.length - 1;
-    xAxes.push(x(true));
+    xAxes.push(x(!strip.level.length));
     yAxes.push({
       gridIndex: index, min: 0, max: 100, interval: 50, name: "score", nameLocation: "end", nameGap: 6,
       nameTextStyle: { align: "left", color: c.text, fontSize: 11, fontWeight: 600,
@@ -170,10 +189,7 @@
       markLine: {
         silent: true, symbol: "none",
         data: [
-          ...strip.thresholds.map(([level, at]) => ({
-            yAxis: at, lineStyle: { color: c.level[level], type: "dashed", width: 1 },
-            label: { position: "end", color: c.text, fontSize: 10, distance: 3,
-              formatter: () => (narrow() ? number(at) : `${LEVELS[level]} ${number(at)}`) } })),
+          ...labelled(strip.thresholds.map(([level, at]) => ({ level, at })), 0, 100, SCORE - 34),
           ...happened(),
         ],
       },
@@ -185,8 +201,8 @@
         value: [since + at, 100], symbol: SHAPE[kind], symbolSize: kind === "clear" ? 6 : 8, symbolOffset: [0, 0],
         itemStyle: { color: level ? c.level[level] : c.soft, borderColor: c.panel, borderWidth: kind === "clear" ? 0 : 1 } })),
     });
-    top += SCORE - 8;
-    if (strip.level.length) lanes([{ name: "level", latch: false, segments: strip.level }], top + 8);
+    top += SCORE;
+    if (strip.level.length) lanes([{ name: "level", latch: false, segments: strip.level }], top, true);
 
     return {
       useUTC: true, grid: grids, xAxis: xAxes, yAxis: yAxes, series,

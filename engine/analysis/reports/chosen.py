@@ -39,14 +39,19 @@ class Chosen:
 
 
 def choose(
-    plan: Plan, episodes: Array, verdicts: list[str], held: Held | None, n: int, until_ms: int
+    plan: Plan,
+    episodes: Array,
+    verdicts: list[str],
+    held: Held | None,
+    n: int,
+    span: tuple[int, int],
 ) -> list[Chosen]:
     """Choose up to ``n``: missed incidents, false alarms, then the highest and longest episodes.
 
     Missed and false ones take a third of the places each, and more where others leave room. Of
     equals, sources that have no strip yet come first.
     """
-    lasted = lasted_ms(episodes, until_ms)
+    lasted = lasted_ms(episodes, span[1])
     order = _by_weight(episodes, lasted)
     false = [e for e in order if verdicts[e] == "false"]
     others = [e for e in order if verdicts[e] != "false"]
@@ -56,10 +61,11 @@ def choose(
     n_others = min(len(others), max(0, n - n_missed - n_false))
     n_missed = min(len(missed), max(n_missed, n - n_false - n_others))
     n_false = min(len(false), max(n_false, n - n_missed - n_others))
-    chosen = [_of_incident(plan, each) for each in missed[:n_missed]]
+    chosen = [_of_incident(plan, each, span) for each in missed[:n_missed]]
     for episode in [*false[:n_false], *others[:n_others]]:
         of = [] if held is None else held.of(_name(plan, int(episodes["source"][episode])))
-        chosen.append(_of_episode(episodes, episode, int(lasted[episode]), verdicts[episode], of))
+        length = int(lasted[episode])
+        chosen.append(_of_episode(episodes, episode, length, verdicts[episode], of, span))
     return chosen[:n]
 
 
@@ -84,14 +90,17 @@ def _name(plan: Plan, source: int) -> str:
     return str(plan.catalog.source_id[source].as_py())
 
 
-def _padded(source: int, since_ms: int, until_ms: int) -> Stretch:
+def _padded(source: int, since_ms: int, until_ms: int, span: tuple[int, int]) -> Stretch:
+    """Return a stretch with some time before and after, as far as the history reaches."""
     pad_ms = min(max((until_ms - since_ms) // 4, LEAST_PAD_MS), MOST_PAD_MS)
-    return Stretch(source, since_ms - pad_ms, until_ms + pad_ms)
+    begin_ms = max(since_ms - pad_ms, min(span[0], since_ms))
+    end_ms = min(until_ms + pad_ms, max(span[1], until_ms))
+    return Stretch(source, begin_ms, max(end_ms, begin_ms + 1000))
 
 
-def _of_incident(plan: Plan, incident: Incident) -> Chosen:
+def _of_incident(plan: Plan, incident: Incident, span: tuple[int, int]) -> Chosen:
     end_ms = min(incident.end_ms, incident.start_ms + MOST_MS)
-    stretch = _padded(plan.catalog.source_index(incident.source), incident.start_ms, end_ms)
+    stretch = _padded(plan.catalog.source_index(incident.source), incident.start_ms, end_ms, span)
     return Chosen(
         stretch=stretch,
         episode=NO_EPISODE,
@@ -102,7 +111,12 @@ def _of_incident(plan: Plan, incident: Incident) -> Chosen:
 
 
 def _of_episode(
-    episodes: Array, episode: int, lasted: int, verdict: str, incidents: list[Incident]
+    episodes: Array,
+    episode: int,
+    lasted: int,
+    verdict: str,
+    incidents: list[Incident],
+    span: tuple[int, int],
 ) -> Chosen:
     start_ms = int(episodes["start_ms"][episode])
     shown_ms = min(lasted, MOST_MS)
@@ -116,7 +130,7 @@ def _of_episode(
     for each in near:
         if each.start_ms >= since_ms - MOST_MS // 4:
             since_ms = min(since_ms, each.start_ms)
-    stretch = _padded(int(episodes["source"][episode]), since_ms, until_ms)
+    stretch = _padded(int(episodes["source"][episode]), since_ms, until_ms, span)
     return Chosen(
         stretch=stretch,
         episode=episode,

@@ -16,7 +16,7 @@ from engine.analysis.reports.html import (
 )
 from kernels.layout import LEVEL_NAMES, NEVER
 
-_PLOT_PX, _LANE_PX, _SCORE_PX, _ENDS_PX = 118, 13, 96, 44
+_PLOT_PX, _LANE_PX, _SCORE_PX, _ENDS_PX = 118, 13, 96, 16
 
 
 def strips(facts: Facts, drawn: list[dict[str, Any]]) -> str:
@@ -34,7 +34,7 @@ def strips(facts: Facts, drawn: list[dict[str, Any]]) -> str:
 
 def height(values: dict[str, Any]) -> int:
     """Return how high a strip is; the script lays it out likewise."""
-    lanes = sum(len(each["lanes"]) for each in values["sensors"])
+    lanes = sum(len(each["lanes"]) for each in values["sensors"]) + bool(values["level"])
     return _PLOT_PX * len(values["sensors"]) + _LANE_PX * lanes + _SCORE_PX + _ENDS_PX
 
 

@@ -36,12 +36,11 @@ class Clock:
             return f"{event_ms} ms"
 
     def span(self, start_ms: int, end_ms: int) -> str:
-        """Return two times, the day once where it is one."""
-        day = "%Y-%m-%d"
-        same = self(start_ms, day) == self(end_ms, day)
-        return (
-            f"{self(start_ms)} {DASH} {self(end_ms, '%H:%M:%S' if same else '%Y-%m-%d %H:%M:%S')}"
-        )
+        """Return two times: the day once where it is one, seconds where there are any."""
+        seconds = "" if start_ms % 60_000 == end_ms % 60_000 == 0 else ":%S"
+        day, time = "%Y-%m-%d", f"%H:%M{seconds}"
+        end = time if self(start_ms, day) == self(end_ms, day) else f"{day} {time}"
+        return f"{self(start_ms, f'{day} {time}')} {DASH} {self(end_ms, end)}"
 
 
 def lasting(ms: float | None) -> str:
@@ -66,12 +65,12 @@ def level_chip(level: int) -> str:
 def verdict_chip(verdict: str) -> str:
     """Return a verdict as a chip with a sign; nothing for none."""
     signs = {
-        "good": ("✓", "within target"),
+        "good": ("✓", "within"),
         "acceptable": ("~", "acceptable"),
-        "missed": ("✗", "beyond target"),
+        "missed": ("✗", "beyond"),
         "found": ("✓", "explained"),
         "false": ("✗", "false alarm"),
-        "unfound": ("✗", "missed incident"),
+        "unfound": ("✗", "missed"),
     }
     if verdict not in signs:
         return ""
@@ -120,6 +119,11 @@ def card(title: str, body: str, *, note: str = "", kind: str = "", name: str = "
     label = f' id="{name}"' if name else ""
     said = f'<p class="note">{note}</p>' if note else ""
     return f'<section class="card {kind}"{label}><h3>{esc(title)}</h3>{said}{body}</section>'
+
+
+def column(cards: str) -> str:
+    """Return panels under each other, beside another column where there is room."""
+    return f'<div class="column">{cards}</div>'
 
 
 def chart(name: str, words: str, *, height: int) -> str:

@@ -50,9 +50,7 @@ def report_of(
     """
     figures = figures_of(judged, past, by) if figures is None else figures
     facts = gather(judged, past, figures, truth=truth, lead_s=lead_s, grace_s=grace_s, title=title)
-    chosen = choose(
-        judged.plan, facts.episodes, facts.verdicts, facts.held, n_strips, facts.span[1]
-    )
+    chosen = choose(judged.plan, facts.episodes, facts.verdicts, facts.held, n_strips, facts.span)
     facts = replace(facts, chosen=chosen)
     stretches = [each.stretch for each in chosen]
     plan = judged.plan
@@ -84,9 +82,12 @@ def span_of(judged: Judged, past: Past) -> tuple[int, int]:
 
 
 def write_report(path: Path | str, report: Report) -> None:
-    """Write a report's page; raises InputError where that can't be done."""
+    """Write a report's page, whole or not at all; raises InputError where that can't be done."""
     path = Path(path)
+    new = path.with_name(f".{path.name}.new")
     try:
-        path.write_bytes(report.html)
+        new.write_bytes(report.html)
+        new.replace(path)
     except OSError as error:
+        new.unlink(missing_ok=True)
         raise InputError(f"{path}: can't be written: {error.strerror}") from error

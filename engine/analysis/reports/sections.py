@@ -7,12 +7,14 @@ from collections import Counter
 import numpy as np
 
 from engine.analysis.bounds import Target
+from engine.analysis.operators import NOBODY
 from engine.analysis.reports.facts import Facts
 from engine.analysis.reports.html import (
     DASH,
     bars,
     card,
     chart,
+    column,
     esc,
     lasting,
     nothing,
@@ -27,6 +29,14 @@ TOP_SOURCES = 15
 MOST_ROWS = 40
 """Rows of a table that may grow; what is left out is said."""
 _OPERATORS = {"all": "the whole city as one operator"}
+_REFUSED = {
+    "unknown_sensor": "of unknown sensors",
+    "time_out_of_bounds": "without a possible time",
+    "time_ahead": "too far ahead",
+    "bad_quality": "of bad quality",
+    "not_finite": "not a number",
+    "duplicate": "told twice",
+}
 
 
 def head(facts: Facts) -> str:
@@ -42,7 +52,7 @@ def head(facts: Facts) -> str:
     n_more = len(facts.past.readings) - 3
     files += f" and {n_more} more" if n_more > 0 else ""
     refused = [
-        f"{judged.counts[name]:,} {name.replace('_', ' ')}"
+        f"{judged.counts[name]:,} {_REFUSED.get(name, name.replace('_', ' '))}"
         for name in REJECTS
         if judged.counts.get(name)
     ]
@@ -111,8 +121,14 @@ def _target(target: Target) -> str:
         f'<div class="tile {target.verdict}"><h3>{esc(what)}</h3>'
         f'<p class="big">{esc(target.value_text)}'
         f"<small>{esc(unit if target.value is not None else '')}</small></p>"
-        f"<p>target {esc(target.bound_text)}</p>{verdict_chip(target.verdict)}</div>"
+        f"<p>target {esc(_bound(target))}</p>{verdict_chip(target.verdict)}</div>"
     )
+
+
+def _bound(target: Target) -> str:
+    if target.acceptable == target.bound:
+        return target.bound_text
+    return f"{target.sense} {target.bound:g}, at most {target.acceptable:g}"
 
 
 def alarms(facts: Facts) -> str:
@@ -152,17 +168,13 @@ def load(facts: Facts) -> str:
     """Return the busiest sources, the Pareto chart, the mix of priorities, what raised."""
     if not len(facts.alarms):
         return ""
-    return (
-        card(f"Top {min(TOP_SOURCES, len(facts.load.sources))} sources", _top(facts), kind="half")
-        + card(
-            "Load share of sources (Pareto)",
-            chart("pareto", _pareto_words(facts), height=300),
-            note=esc(_pareto_words(facts)),
-            kind="half",
-        )
-        + card("Priority mix", _mix(facts), note=_MIX_NOTE, kind="half")
-        + card("What brought episodes to their peak", _why(facts), kind="half")
+    words = _pareto_words(facts)
+    top = card(f"Top {min(TOP_SOURCES, len(facts.load.sources))} sources", _top(facts))
+    pareto = card(
+        "Load share of sources (Pareto)", chart("pareto", words, height=300), note=esc(words)
     )
+    mix = card("Priority mix", _mix(facts), note=_MIX_NOTE)
+    return column(top) + column(pareto + mix)
 
 
 def _pareto_words(facts: Facts) -> str:
@@ -222,14 +234,14 @@ def _mix(facts: Facts) -> str:
     targets = {each.key: each for each in facts.figures.targets}
     rows = []
     for key, words, levels in (
-        ("low_share", "low: blue and yellow", ("blue", "yellow")),
-        ("medium_share", "medium: orange", ("orange",)),
-        ("high_share", "high: red", ("red",)),
+        ("low_share", "low", ("blue", "yellow")),
+        ("medium_share", "medium", ("orange",)),
+        ("high_share", "high", ("red",)),
     ):
         target = targets[key]
         rows.append(
             (
-                words,
+                f'{words}<span class="sub">{" and ".join(levels)}</span>',
                 f"{sum(by_level[level] for level in levels):,}",
                 esc(target.value_text),
                 esc(target.bound_text),
@@ -280,9 +292,11 @@ def operators(facts: Facts) -> str:
     ]
     heads = [("Operator", "id"), ("Sources", "n wide-only"), ("Alarms", "n"),
              ("Average in 10 min", "n"), ("Most in 10 min", "n"), ("at", "t wide-only"),
-             ("Floods", "n"), ("Time in flood", "n")]  # fmt: skip
+             ("Floods", "n wide-only"), ("Time in flood", "n")]  # fmt: skip
     quiet = figures.n_operators - len(figures.operators)
     note = f"{quiet} without any alarm." if quiet else ""
+    if [each.operator for each in figures.operators] == [NOBODY]:
+        note = f"No source that alarmed names its {figures.by}: they count as one operator."
     note += _left_out(len(figures.operators))
     return (
         card(
@@ -291,8 +305,11 @@ def operators(facts: Facts) -> str:
             note=esc(note),
             kind="wide",
         )
-        + card("Floods", _floods(facts), note=esc(_flood_note(facts)), kind="half")
-        + card("Chattering and stale", _nuisance(facts), kind="half")
+        + column(card("What brought episodes to their peak", _why(facts)))
+        + column(
+            card("Floods", _floods(facts), note=esc(_flood_note(facts)))
+            + card("Chattering and stale", _nuisance(facts))
+        )
     )
 
 

@@ -37,6 +37,8 @@ MOST_POINTS = 480
 MOST_MARKS = 60
 MOST_TRANSITIONS = 60
 BAD = (BAD_QUALITY, NOT_FINITE, OUT_OF_RANGE)
+GAP_PERIODS = 6
+"""After as many periods of silence a curve is broken."""
 _DIGITS = 6
 
 
@@ -108,6 +110,7 @@ def _sensor(plan: Plan, of: SensorTrace, source: SourceTrace) -> dict[str, Any]:
         "id": catalog.sensor_id[of.sensor].as_py(),
         "quantity": catalog.quantities[catalog.quantity[of.sensor]].replace("_", " "),
         "unit": "" if unit == "1" else unit,
+        "gap": _gap_ms(good, int(catalog.period_ms[of.sensor])),
         "watched": plan.profile_of_row[row] is not None,
         "curve": curve,
         "bad": _some(bad["event_ms"] - since_ms),
@@ -123,6 +126,14 @@ def _sensor(plan: Plan, of: SensorTrace, source: SourceTrace) -> dict[str, Any]:
         "deadband": _short(float(plan.params["deadband"][row])) if limits else 0,
         "lanes": [*_latch_lanes(of, since_ms, length), *_signal_lanes(of, since_ms, length)],
     }
+
+
+def _gap_ms(good: Array, period_ms: int) -> int:
+    """Return the silence that breaks a curve; one that was thinned has gaps of up to a column."""
+    gap_ms = GAP_PERIODS * period_ms
+    if len(good) > MOST_POINTS:
+        gap_ms = max(gap_ms, int(np.ptp(good["event_ms"])) * 5 // MOST_POINTS)
+    return gap_ms
 
 
 def _limits(plan: Plan, row: int, values: list[float]) -> list[list[Any]]:

@@ -31,7 +31,7 @@ def truth(facts: Facts) -> str:
         )
         return card("Against the truth", nothing(words), kind="wide")
     return card("By level", _by_level(held), note=esc(_meaning(held)), kind="wide") + card(
-        "Incidents", _incidents(facts, held), kind="wide"
+        "Incidents", _incidents(facts, held), kind="wide long"
     )
 
 
@@ -82,21 +82,24 @@ def _incidents(facts: Facts, held: Held) -> str:
         incident = each.incident
         deserved = LEVEL_NAMES.index(incident.level)
         enough = by_level[deserved - 1][_key(each)]
+        about = (
+            f'<span class="sub wide-only">{esc(incident.about)}</span>' if incident.about else ""
+        )
         rows.append(
             (
-                f"{esc(incident.source)}<span class=sub>{esc(incident.about or '')}</span>",
-                esc(incident.kind),
+                esc(incident.source),
+                esc(incident.kind) + about,
+                verdict_chip("unfound") if not each.found else _verdict(each),
                 esc(facts.clock.span(incident.start_ms, incident.end_ms)),
                 level_chip(deserved),
                 level_chip(LEVEL_NAMES.index(each.peak)) if each.found else DASH,
                 _delay(each),
                 _delay(enough) if enough.found else DASH,
-                verdict_chip("unfound") if not each.found else _verdict(each),
             )
         )
-    heads = [("Source", "id"), ("What", ""), ("From, to", "t wide-only"), ("Deserves", ""),
-             ("Came to", "wide-only"), ("First alarm after", "n"), ("Deserved level after", "n"),
-             ("", "")]  # fmt: skip
+    heads = [("Source", "id"), ("What", "what"), ("", ""), ("From, to", "t wide-only"),
+             ("Deserves", "wide-only"), ("Came to", "wide-only"), ("First alarm after", "n"),
+             ("Deserved level after", "n wide-only")]  # fmt: skip
     more = len(detections) - MOST_INCIDENTS
     note = (
         f'<p class="note">{more:,} more are not listed; missed ones come first.</p>'
@@ -120,4 +123,4 @@ def _delay(each: Detection) -> str:
 def _verdict(each: Detection) -> str:
     if each.enough:
         return '<span class="chip verdict good"><b aria-hidden="true">✓</b>found</span>'
-    return '<span class="chip verdict acceptable"><b aria-hidden="true">~</b>found, too low</span>'
+    return '<span class="chip verdict acceptable"><b aria-hidden="true">~</b>too low</span>'
