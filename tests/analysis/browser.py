@@ -18,6 +18,7 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 TIMEOUT_MS = 60_000
 """A shared machine may be slow."""
+POLL_MS = 50
 
 
 @dataclass
@@ -38,17 +39,25 @@ class Opened:
             page.evaluate(f"scrollTo(0, {top})")
             page.wait_for_timeout(20)
         page.evaluate("scrollTo(0, 0)")
-        page.wait_for_function(
+        self.until(
             "[...document.querySelectorAll('.chart, .plot')].every(e => e.querySelector('svg'))"
         )
+
+    def until(self, holds: str) -> None:
+        """Wait until an expression holds; the page's own policy keeps Playwright from it."""
+        for _ in range(TIMEOUT_MS // POLL_MS):
+            if self.page.evaluate(holds):
+                return
+            self.page.wait_for_timeout(POLL_MS)
+        pytest.fail(f"never came to be: {holds}")
 
 
 Open = Callable[..., Opened]
 
 
 @contextmanager
-def browser() -> Iterator[Open]:
-    """Yield what opens a file, `width` pixels wide, in a `scheme` of light or dark colours."""
+def browser() -> Iterator[Any]:
+    """Yield a browser."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         _without(f"none of {', '.join(NAMES)} is installed")
@@ -59,37 +68,45 @@ def browser() -> Iterator[Open]:
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu"]
         chromium = playwright.chromium.launch(executable_path=path, args=arguments)
-        contexts = []
-
-        def open_file(file: Path, *, width: int = 1440, scheme: str = "light") -> Opened:
-            context = chromium.new_context(
-                viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
-            )
-            context.set_default_timeout(TIMEOUT_MS)
-            contexts.append(context)
-            opened = Opened(context.new_page())
-            address = file.resolve().as_uri()
-
-            def asked(request: Any) -> None:
-                if request.url != address and not request.url.startswith("data:"):
-                    opened.requests.append(request.url)
-
-            def said(message: Any) -> None:
-                if message.type in ("error", "warning"):
-                    opened.complaints.append(message.text)
-
-            opened.page.on("request", asked)
-            opened.page.on("console", said)
-            opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-            opened.page.goto(address)
-            return opened
-
         try:
-            yield open_file
+            yield chromium
         finally:
-            for context in contexts:
-                context.close()
             chromium.close()
+
+
+@contextmanager
+def opening(chromium: Any) -> Iterator[Open]:
+    """Yield what opens a file, `width` pixels wide, in a `scheme` of light or dark colours."""
+    contexts = []
+
+    def open_file(file: Path, *, width: int = 1440, scheme: str = "light") -> Opened:
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+        )
+        context.set_default_timeout(TIMEOUT_MS)
+        contexts.append(context)
+        opened = Opened(context.new_page())
+        address = file.resolve().as_uri()
+
+        def asked(request: Any) -> None:
+            if request.url != address and not request.url.startswith("data:"):
+                opened.requests.append(request.url)
+
+        def said(message: Any) -> None:
+            if message.type in ("error", "warning"):
+                opened.complaints.append(message.text)
+
+        opened.page.on("request", asked)
+        opened.page.on("console", said)
+        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        opened.page.goto(address)
+        return opened
+
+    try:
+        yield open_file
+    finally:
+        for context in contexts:
+            context.close()
 
 
 def _without(missing: str) -> None:

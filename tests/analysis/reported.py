@@ -18,10 +18,14 @@ from tests.engine.histories import write
 from tests.engine.replays import BEGIN_MS, RULES, city, readings
 
 MINUTE_MS = 60_000
-HOSTILE = "</script><img src=x onerror=\"window.pwned=1\">'{b|x}&amp;${1}"
+HOSTILE = '</script><img src=x onerror="window.pwned=1">\'{b|x}&amp;${1}'
 INCIDENTS = (
     Incident(
-        source="well-1", start_ms=BEGIN_MS, end_ms=BEGIN_MS + 2 * MINUTE_MS, kind="leak", level="red"
+        source="well-1",
+        start_ms=BEGIN_MS,
+        end_ms=BEGIN_MS + 2 * MINUTE_MS,
+        kind="leak",
+        level="red",
     ),
     Incident(
         source="plant",

@@ -124,6 +124,7 @@
   if (pareto) {
     const { points, totals, names, target } = values.pareto;
     const last = points[points.length - 1][0];
+    const few = last <= totals.length; // a bar for each; of more, the curve alone on a log axis
     add(pareto, () => {
       const c = colours();
       return {
@@ -138,21 +139,22 @@
               (k <= names.length ? row("", names[k - 1], `${totals[k - 1]} alarms`) : "");
           },
         },
-        xAxis: { type: last > 60 ? "log" : "value", min: 1, max: last > 1 ? last : 2,
+        xAxis: { type: few ? "value" : "log", min: 1, max: last > 1 ? last : 2,
           minInterval: 1, name: "busiest sources", nameLocation: "middle", nameGap: 24,
           nameTextStyle: { color: c.soft }, ...axisLine(), splitLine: { show: false } },
         yAxis: [
-          { type: "value", name: "alarms", minInterval: 1, ...axisLine(),
+          { type: "value", name: few ? "alarms" : "", minInterval: 1, show: few, ...axisLine(),
             nameTextStyle: { color: c.soft, align: "right" } },
           { type: "value", min: 0, max: 1, name: "share", ...axisLine(), splitLine: { show: false },
             nameTextStyle: { color: c.soft, align: "left" },
             axisLabel: { color: c.soft, fontSize: 11, formatter: (x) => percent(x) } },
         ],
         series: [
-          { type: "bar", data: totals.map((n, i) => [i + 1, n]), barWidth: last > 60 ? 3 : "60%",
+          { type: "bar", data: few ? totals.map((n, i) => [i + 1, n]) : [], barWidth: "60%",
             barMaxWidth: 18, itemStyle: { color: c.shade } },
           { type: "line", yAxisIndex: 1, data: points, showSymbol: points.length < 40, symbolSize: 5,
             lineStyle: { color: c.accent, width: 2 }, itemStyle: { color: c.accent },
+            areaStyle: few ? undefined : { color: c.accent, opacity: 0.08 },
             markLine: {
               silent: true, symbol: "none", lineStyle: { color: c.soft, type: "dashed" },
               label: { color: c.soft, fontSize: 11 },

@@ -55,14 +55,15 @@
   const line = (i) => {
     const strip = of.strip[i] < 0 ? "" : element("a", { href: `#strip-${of.strip[i]}` }, "strip");
     const cells = [
-      ["t", moment(since + of.start[i])],
-      ["id", of.ids[of.source[i]], element("span", { class: "sub" }, of.names[of.source[i]])],
+      ["t wide-only", moment(since + of.start[i])],
+      ["id", of.ids[of.source[i]], element("span", { class: "sub" }, of.names[of.source[i]]),
+        element("span", { class: "sub narrow-only" }, `${moment(since + of.start[i], false)}, ${of.words[of.why[i]]}`)],
       ["", chip(of.peak[i])],
       ["n", lasting(of.lasted[i]) + (of.running[i] ? ", running" : "")],
       ["n wide-only", of.score[i].toFixed(0)],
       ["n wide-only", String(of.alarms[i])],
-      ["", of.words[of.why[i]]],
-      ...(of.verdicts ? [["", VERDICTS[of.verdict[i]]]] : []),
+      ["wide-only", of.words[of.why[i]]],
+      ...(of.verdicts ? [["wide-only", VERDICTS[of.verdict[i]]]] : []),
       ["", strip],
     ];
     return element("tr", {}, ...cells.map(([kind, ...parts]) => element("td", { class: kind }, ...parts)));

@@ -68,6 +68,7 @@ def verdict_chip(verdict: str) -> str:
         "good": ("✓", "within"),
         "acceptable": ("~", "acceptable"),
         "missed": ("✗", "beyond"),
+        "none": ("–", "no alarm"),
         "found": ("✓", "explained"),
         "false": ("✗", "false alarm"),
         "unfound": ("✗", "missed"),

@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 
-from engine.analysis.bounds import Target
-from engine.analysis.operators import NOBODY
+from engine.analysis.bounds import PERIOD_MS, Target
+from engine.analysis.operators import NOBODY, Operators
 from engine.analysis.reports.facts import Facts
 from engine.analysis.reports.html import (
     DASH,
@@ -26,6 +26,7 @@ from engine.summary import REJECTS
 from kernels.layout import LEVEL_NAMES
 
 TOP_SOURCES = 15
+TEN = 10
 MOST_ROWS = 40
 """Rows of a table that may grow; what is left out is said."""
 _OPERATORS = {"all": "the whole city as one operator"}
@@ -98,6 +99,9 @@ def tiles(facts: Facts) -> str:
     )
     if not figures.alarms:
         verdict = "no alarm, so nothing is beyond a target"
+    if not facts.judged.n_readings:
+        words = "No reading was judged: there is nothing to hold against the targets."
+        return f'<div class="tiles plain">{first}</div>{nothing(words)}'
     return (
         f'<div class="tiles plain">{first}</div>'
         f'<h2 class="minor">Against ISA-18.2 and EEMUA 191: {esc(verdict)}</h2>'
@@ -121,7 +125,8 @@ def _target(target: Target) -> str:
         f'<div class="tile {target.verdict}"><h3>{esc(what)}</h3>'
         f'<p class="big">{esc(target.value_text)}'
         f"<small>{esc(unit if target.value is not None else '')}</small></p>"
-        f"<p>target {esc(_bound(target))}</p>{verdict_chip(target.verdict)}</div>"
+        f"<p>target {esc(_bound(target))}</p>"
+        f"{verdict_chip('none' if target.value is None else target.verdict)}</div>"
     )
 
 
@@ -179,10 +184,12 @@ def load(facts: Facts) -> str:
 
 def _pareto_words(facts: Facts) -> str:
     totals = facts.load.totals
-    part = share(float(totals[:10].sum() / totals.sum()))
+    if len(totals) <= TEN:
+        return f"Only {len(totals)} source{'s' * (len(totals) != 1)} alarmed."
+    part = share(float(totals[:TEN].sum() / totals.sum()))
     n = int(np.searchsorted(np.cumsum(totals) / totals.sum(), 0.8 - 1e-12)) + 1
-    half = f"{n:,} source{'s' * (n != 1)} make{'s' * (n == 1)} 80 % of the alarms"
-    return f"The ten busiest sources make {part}; {half}."
+    most = f"{n:,} source{'s' * (n != 1)} make{'s' * (n == 1)} 80 % of the alarms"
+    return f"The ten busiest sources make {part}; {most}."
 
 
 def _top(facts: Facts) -> str:
@@ -317,7 +324,8 @@ def _flood_note(facts: Facts) -> str:
     bounds = facts.figures.bounds
     return (
         f"More than {bounds.flood_starts_above} alarms of one operator in 10 min, until fewer "
-        f"than {bounds.flood_ends_below} are left."
+        f"than {bounds.flood_ends_below} are left. Alarms are the operator’s, those of the "
+        "10 min that made it a flood included."
     )
 
 
@@ -335,20 +343,34 @@ def _floods(facts: Facts) -> str:
     found = flood_rows(facts)
     if not found:
         return nothing("No operator was flooded.")
-    at = np.sort(facts.alarms["event_ms"])
-    rows = []
-    for start_ms, end_ms, operator in found[:MOST_ROWS]:
-        n = int(np.searchsorted(at, end_ms, "right") - np.searchsorted(at, start_ms, "left"))
-        rows.append(
-            (
-                esc(operator),
-                esc(facts.clock.span(start_ms, end_ms)),
-                lasting(end_ms - start_ms),
-                f"{n:,}",
-            )
+    rows = [
+        (
+            esc(operator),
+            esc(facts.clock.span(start_ms, end_ms)),
+            lasting(end_ms - start_ms),
+            f"{n:,}",
         )
-    heads = [("Operator", "id"), ("From, to", "t"), ("Lasted", "n"), ("Alarms, all operators", "n")]
+        for (start_ms, end_ms, operator), n in zip(
+            found[:MOST_ROWS], _flooding(facts, found[:MOST_ROWS]), strict=True
+        )
+    ]
+    heads = [("Operator", "id"), ("From, to", "t"), ("Lasted", "n"), ("Alarms", "n")]
     return table(heads, rows, caption="Floods") + _more(len(found))
+
+
+def _flooding(facts: Facts, floods: list[tuple[int, int, str]]) -> list[int]:
+    """Return the operator's alarms in each flood and in the 10 min that made it one."""
+    operators = Operators.of(facts.plan.catalog, facts.figures.by)
+    whose = operators.of_source[facts.alarms["source"]]
+    at = facts.alarms["event_ms"]
+    times = {name: np.sort(at[whose == operators.names.index(name)]) for _, _, name in set(floods)}
+    return [
+        int(
+            np.searchsorted(times[name], end_ms, "right")
+            - np.searchsorted(times[name], start_ms - PERIOD_MS, "right")
+        )
+        for start_ms, end_ms, name in floods
+    ]
 
 
 def _nuisance(facts: Facts) -> str:

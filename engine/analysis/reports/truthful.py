@@ -31,7 +31,7 @@ def truth(facts: Facts) -> str:
         )
         return card("Against the truth", nothing(words), kind="wide")
     return card("By level", _by_level(held), note=esc(_meaning(held)), kind="wide") + card(
-        "Incidents", _incidents(facts, held), kind="wide long"
+        "Incidents", _incidents(facts, held), kind="wide"
     )
 
 
@@ -42,7 +42,9 @@ def _meaning(held: Held) -> str:
     words += "; an episode at the level that no incident explains is a false alarm."
     if held.strangers:
         named = ", ".join(held.strangers[:3]) + ", …" * (len(held.strangers) > 3)
-        words += f" {len(held.strangers)} sources of the truth are not in the catalog: {named}."
+        n = len(held.strangers)
+        what = "1 source of the truth is" if n == 1 else f"{n:,} sources of the truth are"
+        words += f" {what} not in the catalog: {named}."
     return words
 
 
