@@ -45,7 +45,8 @@
         yAxis: limit.at,
         lineStyle: { color: colours().level[limit.level], type: "dashed", width: 1.2 },
         label: { position: "end", color: colours().text, fontSize: 10, lineHeight: 10, distance: 3,
-          padding: move < 0 ? [0, 0, -2 * move, 0] : 0,
+          // the only way to move such a label: its foot stands above the line by the padding
+          ...(move < 0 ? { verticalAlign: "bottom", padding: [0, 0, -move - 5, 0] } : {}),
           formatter: () => (narrow() ? number(limit.at) : `${LEVELS[limit.level]} ${number(limit.at)}`) },
       };
     });
