@@ -25,6 +25,13 @@
     const { start, step, counts } = values.series;
     const n = counts[0].length;
     const begin = (i) => start + i * step;
+    // floods of several operators at a time are shaded once
+    const shaded = () => values.floods.reduce((found, [from, until]) => {
+      const last = found[found.length - 1];
+      if (last && from <= last[1]) last[1] = Math.max(last[1], until);
+      else found.push([from, until]);
+      return found;
+    }, []);
     add(overTime, () => {
       const c = colours();
       const span = values.span[1] - values.span[0];
@@ -63,7 +70,7 @@
           emphasis: { disabled: true },
           markArea: level > 1 ? undefined : {
             silent: true, itemStyle: { color: c.flood },
-            data: values.floods.slice(0, 300).map(([from, until]) => [
+            data: shaded().map(([from, until]) => [
               { xAxis: moved(from) }, { xAxis: moved(Math.max(until, from + step / 4)) }]),
           },
         })),

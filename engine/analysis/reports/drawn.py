@@ -89,7 +89,7 @@ def _raised(facts: Facts, chosen: Chosen) -> tuple[str, str, str]:
     end_ms = start_ms + lasted_ms
     when = f"{facts.clock.span(start_ms, end_ms)} ({lasting(lasted_ms)}"
     when += ", still running)" if running else ")"
-    when += f"; score up to {float(episode['score']):.0f}; {facts.why[chosen.episode]}"
+    when += f"; {facts.why[chosen.episode]}"
     chips = f"{level_chip(peak)} {verdict_chip(chosen.verdict)}"
     return chips, when, f"{LEVEL_NAMES[peak]} alarm, {when}"
 

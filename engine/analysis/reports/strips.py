@@ -56,7 +56,7 @@ def strip_of(trace: Trace, records: AlertRecords, chosen: Chosen) -> dict[str, A
         "hidden": n_hidden,
         "score": _curve(
             np.append(of.moments["event_ms"], of.until_ms).clip(since_ms) - since_ms,
-            np.append(of.moments["score"], of.moments["score"][-1:] if len(of.moments) else [0.0]),
+            np.append(of.moments["score"], of.moments["score"][-1]),
         ),
         "level": _segments(
             of.moments["event_ms"].clip(since_ms) - since_ms,
