@@ -17,7 +17,7 @@ from engine.analysis.past import Judged, Past, judge
 from engine.analysis.reports import Report, report_of, write_report
 from engine.analysis.reports.chosen import NO_EPISODE
 from engine.analysis.reports.episodes import episodes_of
-from engine.analysis.reports.html import Clock
+from engine.analysis.reports.html import Clock, esc
 from engine.analysis.reports.overview import calendar_of, load_of, pareto_of, series_of
 from engine.analysis.reports.page import inert
 from engine.analysis.reports.strips import MOST_POINTS, thinned
@@ -101,10 +101,15 @@ def test_every_alarm_is_counted_once_at_the_time_of_the_place(
     alarms = some_alarms(times)
     series = series_of(alarms, since_ms, until_ms, offset_ms)
     assert series.counts.sum() == len(times)
-    assert series.counts.shape[1] <= 450 and (series.start_ms + offset_ms) % series.step_ms == 0
+    clock = Clock(timezone(timedelta(hours=offset_h)))
+    assert series.counts.shape[1] <= 202
+    assert clock(series.start_ms, "%S") == "00" and series.start_ms <= since_ms
+    if series.step_ms >= 7 * DAY_MS:
+        assert clock(series.start_ms, "%a %H:%M") == "Mon 00:00"
+    else:
+        assert (series.start_ms + offset_ms) % series.step_ms == 0
     for at, level in zip(times, alarms["level"].tolist(), strict=True):
         assert series.counts[level - 1, (at - series.start_ms) // series.step_ms] > 0
-    clock = Clock(timezone(timedelta(hours=offset_h)))
     calendar = calendar_of(alarms, since_ms, until_ms, offset_ms)
     counted = {(calendar.rows[r], calendar.columns[c]): n for c, r, n in calendar.cells}
     assert sum(counted.values()) == len(times)
@@ -190,6 +195,21 @@ def test_a_strip_draws_what_the_engine_said(report: Report, judged: tuple[Past, 
         for lane in lanes:
             ends = [end for segment in lane["segments"] for end in segment[:2]]
             assert ends == sorted(ends) and ends[0] >= 0 and ends[-1] <= strip["length"]
+
+
+def test_a_strip_is_headed_by_the_raise_of_its_own_episode(
+    report: Report, judged: tuple[Past, Judged]
+) -> None:
+    alerts = judged[1].alerts
+    panels = report.html.decode().split('<article class="card strip"')[1:]
+    for chosen, panel in zip(report.facts.chosen, panels, strict=True):
+        headed = re.search(r'<p class="text">(.*?)</p>', panel, re.S)
+        assert headed
+        if chosen.episode == NO_EPISODE:
+            assert headed[1] == ""
+        else:
+            raised = alerts[int(report.facts.episodes["raised"][chosen.episode])]
+            assert headed[1] == esc(raised["text"])
 
 
 def test_limits_beyond_the_next_are_left_out(report: Report) -> None:

@@ -44,7 +44,7 @@ def _panel(facts: Facts, number: int, chosen: Chosen, values: dict[str, Any]) ->
     chips, when, words = (
         _missed(facts, chosen) if chosen.episode == NO_EPISODE else _raised(facts, chosen)
     )
-    first = values["transitions"][0]["text"] if values["transitions"] else ""
+    first = _raise_text(facts, chosen, values)
     if chosen.cut:
         when += "; the strip ends before it does"
     said = f"{of}: {words}"
@@ -60,6 +60,16 @@ def _panel(facts: Facts, number: int, chosen: Chosen, values: dict[str, Any]) ->
         f"{f'<p class=note>{esc(note)}</p>' if note else ''}"
         f"{_transitions(facts, values)}</article>"
     )
+
+
+def _raise_text(facts: Facts, chosen: Chosen, values: dict[str, Any]) -> str:
+    """Return the sentence of the episode's raise; what is before it belongs to another."""
+    if chosen.episode == NO_EPISODE:
+        return ""
+    begun = int(facts.episodes["start_ms"][chosen.episode]) - values["since"]
+    own = (each["text"] for each in values["transitions"]
+           if each["at"] >= begun and each["kind"] == "raise")  # fmt: skip
+    return next(own, "")
 
 
 def name_of(facts: Facts, source: int) -> tuple[str, str]:

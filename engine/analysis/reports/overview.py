@@ -18,6 +18,9 @@ STEPS_MS = (
     *(n * HOUR_MS for n in (1, 2, 6, 12)),
     *(n * DAY_MS for n in (1, 7, 28)),
 )
+WEEK_MS = 7 * DAY_MS
+MONDAY_MS = 4 * DAY_MS
+"""1970-01-05, the first Monday of the epoch."""
 MOST_STEPS = 200
 SHORT_MS = 3 * DAY_MS
 """Up to it a calendar has half hours."""
@@ -46,7 +49,9 @@ def series_of(alarms: Array, since_ms: int, until_ms: int, offset_ms: int) -> Se
     """Count alarms in at most `MOST_STEPS` steps that begin at round times of the place."""
     span_ms = max(1, until_ms - since_ms)
     step_ms = next((s for s in STEPS_MS if span_ms <= s * MOST_STEPS), STEPS_MS[-1])
-    start_ms = (since_ms + offset_ms) // step_ms * step_ms - offset_ms
+    # weeks begin on Mondays
+    origin_ms = offset_ms - (MONDAY_MS if step_ms >= WEEK_MS else 0)
+    start_ms = (since_ms + origin_ms) // step_ms * step_ms - origin_ms
     n = -(-(until_ms - start_ms) // step_ms)
     counts = np.zeros((N_LEVELS, max(1, n)), np.int64)
     at = (alarms["event_ms"] - start_ms) // step_ms

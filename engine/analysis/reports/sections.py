@@ -22,11 +22,13 @@ from engine.analysis.reports.html import (
     table,
     verdict_chip,
 )
+from engine.analysis.reports.overview import WEEK_MS
 from engine.summary import REJECTS
 from kernels.layout import LEVEL_NAMES
 
 TOP_SOURCES = 15
 TEN = 10
+MOST_NUISANCES = 12
 MOST_ROWS = 40
 """Rows of a table that may grow; what is left out is said."""
 _OPERATORS = {"all": "the whole city as one operator"}
@@ -142,11 +144,12 @@ def alarms(facts: Facts) -> str:
         words = "No alarm in this time." if facts.judged.n_readings else "No reading in this time."
         return card("Alarms over time", nothing(words), kind="wide")
     counts = facts.series.counts.sum(axis=0)
-    step, clock = lasting(facts.series.step_ms), facts.clock
+    clock = facts.clock
+    step = "week" if facts.series.step_ms == WEEK_MS else lasting(facts.series.step_ms)
     most = int(counts.argmax())
     begun = facts.series.start_ms + most * facts.series.step_ms
     words = (
-        f"Alarms in steps of {step}: {len(facts.alarms)} in all, most in the step from "
+        f"Alarms by {step}: {len(facts.alarms)} in all, most from "
         f"{clock(begun, '%Y-%m-%d %H:%M')}: {int(counts[most])}."
     )
     n_floods = sum(len(each.floods) for each in facts.figures.operators)
@@ -379,7 +382,7 @@ def _nuisance(facts: Facts) -> str:
     if figures.chattering:
         rows = [
             (esc(each.source), f"{each.bouts:,}", f"{each.most_cycles:,}")
-            for each in figures.chattering[:MOST_ROWS]
+            for each in figures.chattering[:MOST_NUISANCES]
         ]
         heads = [
             ("Chattering source", "id"),
@@ -387,7 +390,7 @@ def _nuisance(facts: Facts) -> str:
             (f"Most cycles in {figures.bounds.chatter_s:g} s", "n"),
         ]
         parts.append(table(heads, rows, caption="Chattering sources"))
-        parts.append(_more(len(figures.chattering)))
+        parts.append(_more(len(figures.chattering), MOST_NUISANCES))
     else:
         parts.append(nothing("No source chattered."))
     stale_ms = figures.bounds.stale_h * 3_600_000
@@ -400,11 +403,11 @@ def _nuisance(facts: Facts) -> str:
                 esc(facts.clock(int(facts.episodes["start_ms"][e]), "%Y-%m-%d %H:%M")),
                 lasting(int(facts.lasted[e])),
             )
-            for e in stale[:MOST_ROWS].tolist()
+            for e in stale[:MOST_NUISANCES].tolist()
         ]
         heads = [("Stale episode of", "id"), ("Since", "t"), ("Lasted", "n")]
         parts.append(table(heads, rows, caption="Stale episodes"))
-        parts.append(_more(len(stale)))
+        parts.append(_more(len(stale), MOST_NUISANCES))
     else:
         words = f"No episode stood longer than {figures.bounds.stale_h:g} h."
         parts.append(nothing(words))
@@ -415,5 +418,5 @@ def _left_out(n: int) -> str:
     return f" The busiest {MOST_ROWS} of {n:,} are shown." if n > MOST_ROWS else ""
 
 
-def _more(n: int) -> str:
-    return f'<p class="note">{n - MOST_ROWS:,} more are not listed.</p>' if n > MOST_ROWS else ""
+def _more(n: int, shown: int = MOST_ROWS) -> str:
+    return f'<p class="note">{n - shown:,} more are not listed.</p>' if n > shown else ""
