@@ -354,4 +354,4 @@ def commands(of: typer.Typer = app) -> dict[str, Any]:
     return found
 
 
-import engine.analysis.cli  # noqa: E402  its commands join these
+import engine.analysis.cli  # noqa: E402, F401  its commands join these

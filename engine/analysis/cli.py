@@ -211,7 +211,7 @@ def report(
     as_json: AsJson = False,
 ) -> int:
     """Write one page that says what rules made of a history: no network, printable."""
-    from engine.analysis import report_cli
+    from engine.analysis.reports import cli as report_cli
 
     return report_cli.run(
         readings=readings,
@@ -381,7 +381,7 @@ def test(
     as_json: AsJson = False,
 ) -> int:
     """Run tests of rules: given these readings, at this time expect this level. 1: some failed."""
-    from engine.analysis import rule_tests_cli
+    from engine.analysis.rule_tests import cli as rule_tests_cli
 
     return rule_tests_cli.run(
         files=files,

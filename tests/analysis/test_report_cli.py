@@ -9,7 +9,7 @@ import orjson
 import pytest
 import typer
 
-from engine.analysis import report_cli
+from engine.analysis.reports import cli as report_cli
 from engine.errors import InputError, TocsinError
 from tests.engine.replays import City, city, one_file
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import itertools
 import fcntl
+import itertools
 import json
 import os
 import pty
