@@ -116,12 +116,13 @@ class Store:
         n = len(batch)
         if n > len(self._place):
             self._place, self._tick_place = np.empty(n, np.int32), np.empty((n, 2), np.int64)
-        columns = (batch.sensor, batch.event_ms, batch.value, batch.quality)
+        given = (batch.sensor, batch.event_ms, batch.value, batch.quality)
+        columns = [read_only(column) for column in given]
+        cut = (read_only(self._bucket_of), read_only(self.catalog.sensor_start))
         while True:
             counts = np.zeros_like(self.counts)
             taken, found = admit(
-                *(read_only(column) for column in columns), self._limits_ms, read_only(self._bucket_of),
-                read_only(self.catalog.sensor_start), self._clock, self._place, self._cursors,
+                *columns, self._limits_ms, *cut, self._clock, self._place, self._cursors,
                 self._block_of, self._used, self._arena, self._tick_place, counts,
             )  # fmt: skip
             if taken >= 0:
