@@ -176,6 +176,20 @@ TUNE_BARS = (
         more_is_better=True,
         measure="bench_tune:measure_polars",
     ),
+    Bar(
+        key="report",
+        what="report of a history with 10,000 episodes, once it is judged",
+        bar=5,
+        unit="s",
+        measure="bench_tune:measure_report",
+    ),
+    Bar(
+        key="size",
+        what="its size",
+        bar=5,
+        unit="MB",
+        measure="bench_tune:measure_size",
+    ),
 )
 """Of `make bench-tune`."""
 

@@ -2,7 +2,8 @@
 
 Each measurement is a process of its own. A replay has one core, as in `bench_replay`; trying has
 two, reads the same file, and its seconds, like the replay's, are those of a clock on the wall. In
-the race everyone has one core and readings in memory, and is held to CPU time.
+the race everyone has one core and readings in memory, and is held to CPU time. A report has one
+core; its seconds are the wall's, too.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.bench_replay import N_READINGS, N_SENSORS, ROOT, Site, site
 from benchmarks.measure import Measured, Spread, best_over_best, ratios
 from benchmarks.tune_spaces import SPACES
-from benchmarks.workloads import rules_text
+from benchmarks.workloads import Feed, rules_text
 from engine.rules import Rules
 
 N_TURNS = 3
@@ -29,6 +33,9 @@ N_SHORT = 100_000
 N_CHECKED = 2_000_000
 """Readings over which all of the race are compared."""
 THREADS = 2
+REPORT_EPISODES, REPORT_SENSORS, REPORT_READINGS = 10_000, 20_000, 4_000_000
+REPORT_INCIDENTS = 0.0035
+"""Share of readings with which an incident begins."""
 ONE_THREAD = {"POLARS_MAX_THREADS": "1"}
 """Polars takes it when it is imported."""
 
@@ -134,6 +141,52 @@ def measure_race(
 
 
 raced = cache(measure_race)
+
+
+def many_episodes(made: Site, n_readings: int, incidents: float = REPORT_INCIDENTS) -> Path:
+    """Write a history with an incident for every few hundred readings; return the file."""
+    path = made.folder / f"many-{n_readings}.parquet"
+    readings = Feed(made.n_sensors, incidents=incidents).batch(n_readings)
+    sensor = pa.array(made.names).take(pa.array(readings.sensor))
+    columns = {"sensor": sensor, "event_ms": readings.event_ms, "value": readings.value}
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@cache
+def measure_reports(
+    n_readings: int = REPORT_READINGS, n_sensors: int = REPORT_SENSORS, turns: int = N_TURNS
+) -> dict[str, Any]:
+    """Return what reports of a history of many episodes take: seconds of each turn, and bytes."""
+    with site(n_sensors) as made:
+        short, history = (many_episodes(made, n) for n in (n_readings // 40, n_readings))
+        return started("report_once", made.folder, history, short, turns)
+
+
+def measure_report(**sizes: int) -> Measured:
+    """Return the seconds of a report of 10,000 episodes, those of judging the history excluded."""
+    found = _of_many(measure_reports(**sizes))
+    return Measured(
+        figure=Spread.of(found["report_s"]),
+        limit=f"{found['episodes']:,} episodes, judged in {found['judge_s']:.2f} s before",
+        details=found,
+    )
+
+
+def measure_size(**sizes: int) -> Measured:
+    """Return the megabytes of that report."""
+    found = _of_many(measure_reports(**sizes))
+    return Measured(
+        figure=Spread.of([found["bytes"] / 1e6]),
+        limit=f"{found['episodes']:,} episodes",
+        details=found,
+    )
+
+
+def _of_many(found: dict[str, Any], least: int = REPORT_EPISODES) -> dict[str, Any]:
+    if found["episodes"] < least:
+        raise AssertionError(f"the workload is wrong: {found['episodes']:,} episodes only")
+    return found
 
 
 def measure_naive(**sizes: int) -> Measured:

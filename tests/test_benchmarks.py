@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import pytest
 
-from benchmarks import bars, bench_records, bench_tune, tune_once
+from benchmarks import bars, bench_records, bench_tune, report_once, tune_once
 from benchmarks.__main__ import markdown
 from benchmarks.bars import BARS, TUNE_BARS, Bar, Result
 from benchmarks.bench_detect import Race
@@ -58,6 +58,8 @@ PROMISED_OF_TUNING = {
     "windows": (6, 3),
     "naive": (2, 4),
     "polars": (8, None),
+    "report": (5, None),
+    "size": (5, None),
 }
 
 
@@ -400,6 +402,20 @@ def test_sweep_whose_plain_setting_alerts_otherwise_than_a_replay_is_refused(
         bench_tune.by_turns(hamlet, "limits", 60_000, windowed=False, turns=1)
 
 
+def test_report_of_many_episodes_is_written_and_weighed(hamlet: Site) -> None:
+    history = bench_tune.many_episodes(hamlet, 20_000, 0.01)
+    found = report_once.reported(hamlet.folder, history, 2)
+    assert found["episodes"] > 50
+    assert len(found["report_s"]) == 2
+    assert found["bytes"] == len((hamlet.folder / "report.html").read_bytes()) > 100_000
+
+
+def test_report_of_too_few_episodes_is_refused() -> None:
+    with pytest.raises(AssertionError, match="9,999 episodes only"):
+        bench_tune._of_many({"episodes": 9_999})
+    assert bench_tune._of_many({"episodes": 10_000})
+
+
 @pytest.mark.slow
 def test_tuning_is_measured_against_a_replay_and_the_others_in_processes_of_their_own() -> None:
     small = {"n_readings": 60_000, "n_sensors": 300, "turns": 1}
@@ -418,4 +434,4 @@ def test_tuning_has_a_table_of_its_own() -> None:
     command = [sys.executable, "-m", "benchmarks.tune", "detect"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "there are limits, windows, naive, polars" in done.stderr
+    assert "there are limits, windows, naive, polars, report, size" in done.stderr

@@ -13,7 +13,7 @@ from engine.analysis.sweep import sweep_store
 from engine.analysis.tries import Compiler, side_by_side
 from engine.plan import compile_plan
 from engine.readings import Readings
-from kernels.sweep import COMMON
+from kernels.gather import COMMON
 
 Array = np.ndarray[Any, Any]
 
