@@ -71,6 +71,7 @@ class RowCompiler:
         self._templates: dict[tuple[str, str, int], Array] = {}
         self._percents: dict[tuple[str, int, int], Array] = {}
         self._assignments: dict[tuple[bool, ...], Assignment] = {}
+        self._conversions: dict[tuple[str, str, int], tuple[float, float]] = {}
 
     def rows(self, rules: Rules) -> Rows:
         """Return the rows of all sensors; RulesError if a unit or own limits don't fit."""
@@ -127,6 +128,19 @@ class RowCompiler:
             self._percents[key] = percent_table(fusion, self.catalog.quantities[quantity])
         return self._percents[key]
 
+    def _conversion(self, profile: Profile, unit: int) -> tuple[float, float]:
+        """Return scale and offset from a sensor's unit to its profile's."""
+        key = (profile.quantity, profile.unit, unit)
+        if key not in self._conversions:
+            catalog = self.catalog
+            quantity = QUANTITIES.get(profile.quantity) or Quantity(
+                name=profile.quantity,
+                unit=catalog.canonical_units[profile.quantity],
+                description="",
+            )
+            self._conversions[key] = conversion(quantity, catalog.units[unit], profile.unit)
+        return self._conversions[key]
+
     def _base_rows(
         self, rules: Rules, first_window: dict[str, int]
     ) -> tuple[Array, list[str | None], Array]:
@@ -151,7 +165,7 @@ class RowCompiler:
                 row = templates[name].copy()
                 if name is not None:
                     try:
-                        scaled = _conversion(catalog, rules.profiles[name], catalog.units[unit])
+                        scaled = self._conversion(rules.profiles[name], unit)
                     except UnitError as error:
                         faults[name] = Fault(
                             kind="unit",
@@ -188,14 +202,6 @@ def _groups(catalog: Catalog) -> tuple[list[tuple[int, int, int]], Array]:
         rest, unit = divmod(code, n_units)
         keys.append((*divmod(rest, n_quantities), unit))
     return keys, rank[view(encoded.indices)]
-
-
-def _conversion(catalog: Catalog, profile: Profile, unit: str) -> tuple[float, float]:
-    """Return scale and offset from a sensor's unit to its profile's."""
-    quantity = QUANTITIES.get(profile.quantity) or Quantity(
-        name=profile.quantity, unit=catalog.canonical_units[profile.quantity], description=""
-    )
-    return conversion(quantity, unit, profile.unit)
 
 
 def _assignment(catalog: Catalog, profiled: tuple[bool, ...], row: Array) -> Assignment:

@@ -339,7 +339,7 @@ def sweep(
              survey_plan  (envelopes (V,) PARAMS, (their window_params, ticks, ascending))
              choice  (J, P) int32, the tried row that a setting has of each row
              fusion  (which of each setting (J,), params (J, P), graph, weights (F, E), categories
-             (F, C), terms, signal rules, contexts (F, K))
+             (F, C), terms (F, T), signal rules (F, R), contexts (F, K))
              log     (ticks, whether their times ascend)
     Scratch  see engine.analysis.sweep; state (clock, signals, sources, agenda)
     Out      steps (N,) STEP from n_steps on: of each cluster, setting after setting
@@ -368,7 +368,7 @@ def sweep(
                 params[setting], row_of,
                 (graph[0], graph[1], graph[2], weights[f], graph[3], graph[4], graph[5], graph[6],
                  graph[7], graph[8]),
-                categories[f], terms, rules, contexts[f],
+                categories[f], terms[f], rules[f], contexts[f],
             )  # fmt: skip
             at = follow(
                 setting if differ else COMMON, changes, order, n, cluster, plan, log, state,
