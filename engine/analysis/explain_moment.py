@@ -18,7 +18,7 @@ from engine.analysis.extract import Extract
 from engine.plan import Plan
 from kernels.fade import faded
 from kernels.ladder import climb
-from kernels.layout import CHANGE, HIGH, LOW, N_KINDS, NEVER, TRANSITION
+from kernels.layout import CHANGE, HIGH, LOW, N_KINDS, TRANSITION
 
 Array = np.ndarray[Any, Any]
 
@@ -151,13 +151,17 @@ def moment_of(extract: Extract, plan: Plan, source: int, episode_ms: int, seq: i
             before = state.source[source].copy()
             consumed, told = shard.fuse(n, fused)
             fused += consumed
-            if len(told) and told[0]["source"] == source and told[0]["seq"] == seq:
-                if told[0]["episode_ms"] == episode_ms:
-                    changes.append(noted[noted["sensor"] >= 0])
-                    every = np.concatenate([np.zeros(0, CHANGE), *changes])
-                    return _taken_apart(plan, state, source, told[0], record, before, every)
+            if len(told) and _is(told[0], source, episode_ms, seq):
+                changes.append(noted[noted["sensor"] >= 0])
+                every = np.concatenate([np.zeros(0, CHANGE), *changes])
+                return _taken_apart(plan, state, source, told[0], record, before, every)
         changes.append(noted[noted["sensor"] >= 0])
     raise LookupError("the transition did not come again")
+
+
+def _is(transition: Any, source: int, episode_ms: int, seq: int) -> bool:
+    found = (transition["source"], transition["episode_ms"], transition["seq"])
+    return tuple(map(int, found)) == (source, episode_ms, seq)
 
 
 def _flow(shard: Any, log: Any, changes: list[Array]) -> None:

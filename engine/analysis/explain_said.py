@@ -1,0 +1,169 @@
+"""An explanation in words: the sums with their numbers, what set the level, what it would take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engine.analysis.counterfactual import BRIDGED, MERGED, Effect, Finding, Question
+from engine.analysis.explain import Contribution, Explanation
+from engine.analysis.explain_words import lasting, moment, number, per_cent
+from engine.rules_base import LEVELS
+from kernels.layout import CAUSE_NAMES, LEVEL_NAMES, NEVER
+
+
+def head(of: Explanation) -> str:
+    """Return what happened in one line."""
+    alert = of.alert
+    change = alert["transition"]
+    levels = f"{alert['level_from']} → {alert['level']}"
+    return f"{of.alert_id}#{of.seq}: {change}, {levels}"
+
+
+def counted(each: Contribution) -> str:
+    """Return how a sensor's per cent come about."""
+    if each.level == "fading":
+        return f"{number(each.held_from or 0)} % once, fading since"
+    product = each.severity * each.weight * each.detector_weight
+    text = f"{each.severity:.4g} × {each.weight:.4g} × {each.detector_weight:.4g} = {per_cent(product)}"
+    return text if product <= 1 else f"{text}, at most 100 %"
+
+
+def sums(of: Explanation) -> Iterator[str]:
+    """Yield the arithmetic of the score, a line each."""
+    m = of.moment
+    parts = [each.counts / 100 for each in of.contributions if each.counts > 0]
+    if not parts:
+        yield "own score  0: no sensor of its own counts"
+    elif len(parts) == 1:
+        yield f"own score  {per_cent(m.own)}: one sensor counts"
+    else:
+        product = " × ".join(f"(1 − {part:.4g})" for part in parts)
+        yield f"own score  1 − {product} = {per_cent(m.own)}"
+    shares = [each.counts / 100 for each in of.coupled if each.counts > 0]
+    if shares:
+        product = " × ".join(f"(1 − {share:.4g})" for share in shares)
+        yield f"coupled    1 − (1 − {m.own:.4g}) × {product} = {per_cent(m.fused)}"
+    factors = []
+    if m.class_factor != 1:
+        factors.append(f"{m.class_factor:.4g} (static class {of.alert['static_class']})")
+    factors += [
+        f"{float(m.plan.contexts['factor'][number]):.4g} ({m.plan.context_names[number]})"
+        for number in m.contexts
+    ]
+    text = " × ".join([number(100 * m.fused), *factors])
+    raw = 100 * m.fused * m.factor
+    capped = f" = {number(raw)}, at most 100" if raw > 100 else ""
+    yield (
+        f"score      {text}{capped} = {number(m.score)}"
+        if factors
+        else (f"score      {number(m.score)}")
+    )
+
+
+def levels(of: Explanation) -> Iterator[str]:
+    """Yield what the score, the limits and the signal rules call for, and what came of it."""
+    m = of.moment
+    category = of.alert["category"]
+    ladder = of.rules.levels_of(category)
+    limits = dict(ladder.raise_at.named())
+    shown = ", ".join(f"{name} {limit:.4g}" for name, limit in limits.items())
+    by_score = LEVEL_NAMES[m.by_score]
+    called = f"score {number(m.score)} calls for {by_score}  (raise_at: {shown}"
+    reached = limits.get(by_score)
+    held = reached is not None and m.score < reached
+    yield called + (f"; held by the deadband of {ladder.deadband:.4g})" if held else ")")
+    if m.by_limit:
+        names = ", ".join(_floors(of))
+        yield f"closed limits call for {LEVEL_NAMES[m.by_limit]}  ({names})"
+    for rule in m.rules:
+        name = of.rules.rules[rule.rule].name
+        yield f"signal rule {name!r} calls for {LEVEL_NAMES[rule.level]}  ({_terms(of, rule)})"
+    if of.alert["transition"] in ("de-escalate", "clear"):
+        hold_ms = round(ladder.hold_s * 1000)
+        if m.below_ms != NEVER and hold_ms:
+            since = moment(m.below_ms, of.rules.time.zone(), date=False)
+            yield f"a lower level was called for since {since}, for the hold of {lasting(hold_ms)}"
+    cause = CAUSE_NAMES[int(m.transition["cause"])]
+    by = {"score": "the score", "limit": "a limit, as a floor", "rule": "a signal rule"}
+    if of.alert["level"] != "normal":
+        yield f"→ {of.alert['level']}, set by {by.get(cause, cause)}"
+    else:
+        yield "→ normal"
+
+
+def _floors(of: Explanation) -> Iterator[str]:
+    m = of.moment
+    for sensor in m.sensors:
+        floor = bool(m.plan.params["floor"][m.plan.row[sensor.sensor]])
+        highest = max((s.level for s in sensor.signals if s.kind < 2), default=0)
+        if floor and highest == m.by_limit:
+            yield m.plan.catalog.sensor_id[sensor.sensor].as_py()
+
+
+def _terms(of: Explanation, held: object) -> str:
+    terms = of.rules.terms()
+    catalog = of.moment.plan.catalog
+    return "; ".join(
+        f"{terms[number]}: {', '.join(catalog.sensor_id[s].as_py() for s in sensors)}"
+        for number, sensors in held.terms  # type: ignore[attr-defined]
+    )
+
+
+def asked(of: Explanation) -> str:
+    """Return what it means here that the alert is prevented."""
+    assert of.search is not None
+    question = of.search.question
+    name = LEVELS[question.level - 1]
+    if question.falls:
+        if not question.answerable:
+            return f"It did not come back to {name} later: nothing was to be bridged."
+        gap = lasting(question.until_ms - question.event_ms)
+        return f"{gap} later it was {name} again. It would have stayed {name} in between with:"
+    return f"It would not have risen to {name} with one of these, all else as it is:"
+
+
+def at(finding: Finding) -> str:
+    """Return at what value the alert is gone, and at what it is still there."""
+    if finding.key.is_switch:
+        return finding.words
+    return f"{_timed(finding, finding.words)} (still at {finding.fires_at:.10g})"
+
+
+def now(finding: Finding) -> str:
+    """Return what stands."""
+    value = finding.key.value(0)
+    if finding.key.is_switch and finding.value is None:
+        return "given"
+    return finding.said(value)
+
+
+def _timed(finding: Finding, text: str) -> str:
+    value = finding.value
+    if finding.key.unit == "s" and value >= 120:
+        return f"{text}, {lasting(value * 1000)}"
+    return text
+
+
+def outcome(finding: Finding, question: Question) -> str:
+    """Return in what way it is gone."""
+    if finding.answer == MERGED:
+        return "one with the alert before"
+    if finding.answer == BRIDGED:
+        return f"stays {LEVELS[question.level - 1]}"
+    return "silent"
+
+
+def besides(effect: Effect | None) -> str:
+    """Return what else a change does to the history."""
+    if effect is None:
+        return ""
+    parts = [f"{effect.alerts:+,} alerts" if effect.alerts else "no other alert"]
+    if effect.episodes:
+        parts.append(f"{effect.episodes:+,} episodes")
+    if effect.false_alarms:
+        parts.append(f"{effect.false_alarms:+,} false alarms")
+    if effect.lost:
+        parts.append("LOSES " + ", ".join(f"{each.kind} at {each.source}" for each in effect.lost))
+    if effect.later:
+        parts.append(f"{len(effect.later)} incidents found later")
+    return "; ".join(parts).replace("-", "−", 1) if effect.alerts < 0 else "; ".join(parts)
