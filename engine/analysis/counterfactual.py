@@ -5,6 +5,10 @@ level from where it last fell below it to where it next falls below it. Either i
 (`silent`), or it never fell below since an episode before and goes on from that (`merged`). For a
 fall from a level: the source stays at the level until it came back to it (`bridged`).
 
+Where no value of a key prevents a rise, since something else asks for the level soon after, the key
+may still put it off (`later`): reported is the first value at which it comes as late as the key can
+make it.
+
 A key is moved in steps of its own, away from where it stands: 1, 2, 4, 8 … steps until the
 transition is gone, then by halves between the last value with it and the first without. Both ends
 of the step that is reported have been judged: at `value` it is gone, at `fires_at`, one step less,
@@ -31,7 +35,7 @@ from kernels.layout import RAISE
 
 Array = np.ndarray[Any, Any]
 
-FIRES, SILENT, MERGED, BRIDGED = "fires", "silent", "merged", "bridged"
+FIRES, SILENT, MERGED, BRIDGED, LATER = "fires", "silent", "merged", "bridged", "later"
 FAR_MS = 1 << 62
 
 
@@ -81,6 +85,14 @@ class Question:
         """Whether anything would be another answer: a fall with no way back has none."""
         return not self.falls or self.until_ms < FAR_MS
 
+    def rise_ms(self, steps: Array) -> int:
+        """Return when the source rises to the level under other rules; FAR_MS if it does not."""
+        mine = steps[steps["source"] == self.source]
+        when, was, now = mine["event_ms"], mine["level_from"], mine["level"]
+        within = ((when > self.after_ms) | (when == self.event_ms)) & (when <= self.until_ms)
+        rises = np.flatnonzero(within & (was < self.level) & (now >= self.level))
+        return int(when[rises[0]]) if len(rises) else FAR_MS
+
     def answer(self, steps: Array) -> str:
         """Return what STEPs of other rules say."""
         mine = steps[steps["source"] == self.source]
@@ -91,8 +103,7 @@ class Question:
             stands = now[when <= self.event_ms]
             held = len(stands) > 0 and stands[-1] >= self.level
             return BRIDGED if held and not drops.any() else FIRES
-        within = ((when > self.after_ms) | (when == self.event_ms)) & (when <= self.until_ms)
-        if (within & (was < self.level) & (now >= self.level)).any():
+        if self.rise_ms(mine) < FAR_MS:
             return FIRES
         before = now[when <= self.after_ms]
         return MERGED if len(before) and before[-1] >= self.level else SILENT
@@ -120,19 +131,21 @@ class Finding:
     key: Key
     steps: int
     answer: str
-    """`silent`, `merged` or `bridged`."""
+    """`silent`, `merged`, `bridged`, or `later`."""
     rules: Rules
+    later_ms: int | None = None
+    """How much later the rise is, where it is only put off."""
     effect: Effect | None = None
 
     @property
     def value(self) -> Any:
-        """Return the first value at which the transition is gone; None for a dropped key."""
+        """Return the first value at which it is gone, or put off; None for a dropped key."""
         found = self.key.value(self.steps)
         return None if found is DROP else found
 
     @property
     def fires_at(self) -> Any:
-        """Return the value one step less, at which it is still there."""
+        """Return the value one step less, at which it is still there, or less late."""
         return self.key.value(self.steps - 1)
 
     @property
@@ -156,8 +169,10 @@ class Search:
 
     question: Question
     findings: tuple[Finding, ...]
+    put_off: tuple[Finding, ...]
+    """Keys that can only put the rise off."""
     in_vain: tuple[Key, ...]
-    """Keys of which no sound value prevents the transition."""
+    """Keys of which no sound value does either."""
     n_judged: int
     """How often the part was judged."""
 
@@ -171,36 +186,27 @@ def search(
     on_progress: Callable[[float], None] | None = None,
 ) -> Search:
     """Move each key until the transition is gone; ValueError if it is not there at first."""
-    n_judged = 0
-    known: dict[str, str] = {}
-
-    def ask(changed: Rules) -> str:
-        nonlocal n_judged
-        if changed.digest not in known:
-            n_judged += 1
-            try:
-                transitions = extract.judge(changed)
-            except RulesError:  # they don't fit the sensors' own limits
-                return ""
-            known[changed.digest] = question.answer(steps_of(transitions))
-        return known[changed.digest]
-
-    if ask(rules) != FIRES:
+    asked = _Asked(extract, question)
+    if asked.answer(rules) != FIRES:
         raise ValueError("the transition is not there under the rules as they are")
-    found, in_vain = [], []
+    found: list[Finding] = []
+    put_off: list[Finding] = []
+    in_vain: list[Key] = []
     for number_of, key in enumerate(keys):
-        finding = _moved(rules, key, ask)
+        move = _Move(rules, key, asked)
+        finding = move.until_gone() or (None if question.falls else move.as_late_as_can_be())
         if finding is None:
             in_vain.append(key)
         else:
-            found.append(finding)
+            (put_off if finding.answer == LATER else found).append(finding)
         if on_progress is not None:
             on_progress((number_of + 1) / len(keys))
     return Search(
         question=question,
         findings=tuple(_without_ladders(found)),
+        put_off=tuple(_without_ladders(put_off)),
         in_vain=tuple(in_vain),
-        n_judged=n_judged,
+        n_judged=asked.n_judged,
     )
 
 
@@ -210,57 +216,118 @@ def _without_ladders(findings: list[Finding]) -> list[Finding]:
     return [each for each in findings if each.key.build is None or each.key.path not in single]
 
 
-def _moved(rules: Rules, key: Key, ask: Callable[[Rules], str]) -> Finding | None:
-    tried: dict[int, tuple[str, Rules]] = {0: (FIRES, rules)}
+class _Asked:
+    """Answers to a question under many rules, each judged once."""
 
-    def gone(n: int) -> bool | None:
-        """Tell whether the transition is gone after n steps; None where rules are not sound."""
-        if n not in tried:
-            changed = key.rules(rules, n)
-            answer = "" if changed is None else ask(changed)
-            tried[n] = (answer, rules if changed is None else changed)
-        answer = tried[n][0]
-        return None if not answer else answer != FIRES
+    def __init__(self, extract: Extract, question: Question) -> None:
+        self._extract, self._question = extract, question
+        self._known: dict[str, tuple[str, int]] = {}
+        self.n_judged = 0
 
-    low, n, most = 0, 1, key.most
-    while n <= most:
-        there = gone(n)
-        if there is None:
-            # beyond what is sound: look for the last sound step between
-            most = _last_sound(gone, low, n)
-            n = most
-            if n <= low:
+    @property
+    def event_ms(self) -> int:
+        return self._question.event_ms
+
+    def answer(self, rules: Rules) -> str:
+        """Return the answer, or nothing where the rules don't fit the sensors' own limits."""
+        return self._judged(rules)[0]
+
+    def rise_ms(self, rules: Rules) -> int:
+        """Return when the source rises to the level."""
+        return self._judged(rules)[1]
+
+    def _judged(self, rules: Rules) -> tuple[str, int]:
+        if rules.digest not in self._known:
+            self.n_judged += 1
+            try:
+                steps = steps_of(self._extract.judge(rules))
+            except RulesError:
+                found = "", FAR_MS
+            else:
+                question = self._question
+                rise_ms = FAR_MS if question.falls else question.rise_ms(steps)
+                found = question.answer(steps), rise_ms
+            self._known[rules.digest] = found
+        return self._known[rules.digest]
+
+
+class _Move:
+    """One key, moved step by step; what was tried is remembered."""
+
+    def __init__(self, rules: Rules, key: Key, asked: _Asked) -> None:
+        self._key, self._asked = key, asked
+        self._tried: dict[int, Rules | None] = {0: rules}
+        self._most = key.most
+
+    def _rules(self, n: int) -> Rules | None:
+        """Return the rules after n steps, None where they are not sound."""
+        if n not in self._tried:
+            changed = self._key.rules(self._asked_rules, n)
+            if changed is not None and not self._asked.answer(changed):
+                changed = None
+            self._tried[n] = changed
+        return self._tried[n]
+
+    @property
+    def _asked_rules(self) -> Rules:
+        rules = self._tried[0]
+        assert rules is not None
+        return rules
+
+    def until_gone(self) -> Finding | None:
+        """Return the first step found at which the transition is gone."""
+        low, n = 0, 1
+        while n <= self._most:
+            changed = self._rules(n)
+            if changed is None:
+                # beyond what is sound: go on from the last sound step before it
+                self._most = n = self._last_sound(low, n)
+                if n <= low:
+                    return None
+                continue
+            if self._asked.answer(changed) != FIRES:
+                return self._between(low, n, lambda rules: self._asked.answer(rules) != FIRES)
+            low = n
+            if n == self._most:
                 return None
-            continue
-        if there:
-            break
-        low = n
-        if n == most:
+            n = min(2 * n, self._most)
+        return None
+
+    def as_late_as_can_be(self) -> Finding | None:
+        """Return the first step at which the rise is as late as at the last step."""
+        last = self._rules(self._most) if self._most else None
+        if last is None:
             return None
-        n = min(2 * n, most)
-    else:
-        return None
-    high = n
-    while high - low > 1:
-        middle = (low + high) // 2
-        if gone(middle):
-            high = middle
-        else:
-            low = middle
-    if gone(low) is None:
-        return None
-    answer, changed = tried[high]
-    return Finding(key=key, steps=high, answer=answer, rules=changed)
+        latest_ms = self._asked.rise_ms(last)
+        later_ms = latest_ms - self._asked.event_ms
+        if later_ms <= 0 or latest_ms == FAR_MS:
+            return None
+        found = self._between(0, self._most, lambda r: self._asked.rise_ms(r) >= latest_ms)
+        return None if found is None else replace(found, answer=LATER, later_ms=later_ms)
 
+    def _between(self, low: int, high: int, over: Callable[[Rules], bool]) -> Finding | None:
+        """Halve the steps between one where it is not over and one where it is."""
+        while high - low > 1:
+            middle = (low + high) // 2
+            changed = self._rules(middle)
+            if changed is not None and over(changed):
+                high = middle
+            else:
+                low = middle
+        changed = self._rules(high)
+        if changed is None or self._rules(low) is None:
+            return None
+        answer = self._asked.answer(changed)
+        return Finding(key=self._key, steps=high, answer=answer, rules=changed)
 
-def _last_sound(gone: Callable[[int], bool | None], low: int, high: int) -> int:
-    while high - low > 1:
-        middle = (low + high) // 2
-        if gone(middle) is None:
-            high = middle
-        else:
-            low = middle
-    return low
+    def _last_sound(self, low: int, high: int) -> int:
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._rules(middle) is None:
+                high = middle
+            else:
+                low = middle
+        return low
 
 
 def with_effects(
@@ -277,9 +344,10 @@ def with_effects(
     from engine.analysis.diff import alerts_of
     from engine.analysis.sweep import Sweep
 
-    if not found.findings:
+    wanted = (*found.findings, *found.put_off)
+    if not wanted:
         return found
-    settings = [rules, *(finding.rules for finding in found.findings)]
+    settings = [rules, *(finding.rules for finding in wanted)]
     tried = Sweep(past, threads=threads).try_all(settings, on_progress=on_progress)
     every = [tried.of(setting) for setting in range(len(settings))]
     scores: list[Any] = [None] * len(every)
@@ -287,11 +355,24 @@ def with_effects(
         ends = {"since_ms": min(tried.first_ms, tried.last_ms), "until_ms": tried.last_ms + 1}
         ids = past.catalog.source_id
         scores = [score(alerts_of(steps, ids), truth, level=level, **ends) for steps in every]
-    findings = []
-    for finding, steps, of in zip(found.findings, every[1:], scores[1:], strict=True):
-        effect = _effect(found.question, every[0], steps, scores[0], of)
-        findings.append(replace(finding, effect=effect))
-    return replace(found, findings=tuple(findings))
+    with_effect = [
+        replace(finding, effect=_effect(found.question, every[0], steps, scores[0], of))
+        for finding, steps, of in zip(wanted, every[1:], scores[1:], strict=True)
+    ]
+    n = len(found.findings)
+    return replace(
+        found,
+        findings=tuple(sorted(with_effect[:n], key=_harm)),
+        put_off=tuple(sorted(with_effect[n:], key=_harm)),
+    )
+
+
+def _harm(finding: Finding) -> tuple[int, int, int, int]:
+    """Return what orders changes: by how much they put it off, then the least harmful first."""
+    effect = finding.effect
+    assert effect is not None
+    harm = len(effect.lost), len(effect.later), abs(effect.alerts)
+    return -(finding.later_ms or 0), *harm
 
 
 def _effect(question: Question, before: Array, after: Array, old: Any, new: Any) -> Effect:

@@ -262,7 +262,7 @@ class Bearing:
             ):
                 yield Key(
                     path=(*base, side),
-                    name=f"{'.'.join(map(str, (*base, side)))}, all of it",
+                    name=f"{'.'.join(map(str, (*base, side)))} (all)",
                     now=now,
                     step=step_for(now),
                     up=up,
@@ -382,7 +382,7 @@ class Bearing:
     def _of_levels(self) -> Iterator[Key]:
         level = int(self.moment.transition["standing"])
         path = self._levels_path("raise_at", LEVELS[level - 1])
-        yield from self._key(path, Decimal("0.1"), bound=100.0, unit="of score")
+        yield from self._key(path, Decimal("0.1"), bound=100.0)
 
     # --- switches --------------------------------------------------------------------------------
 

@@ -234,7 +234,7 @@ def _with_search(
 ) -> Explanation:
     question = Question.about(steps, transition)
     if not question.answerable:
-        nothing = Search(question=question, findings=(), in_vain=(), n_judged=0)
+        nothing = Search(question=question, findings=(), put_off=(), in_vain=(), n_judged=0)
         return replace(found, search=nothing)
     keys = bearing_of(found.extract, found.moment, question).keys()
     searched = search(

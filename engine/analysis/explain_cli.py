@@ -12,6 +12,7 @@ import orjson
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,11 +22,13 @@ from engine.truth import LEVELS
 from kernels.layout import LEVEL_NAMES
 
 if TYPE_CHECKING:
+    from engine.analysis.counterfactual import Finding
     from engine.analysis.explain import Contribution, Explanation
 
 MOST_TOLD = 14
 """Lines of what happened that a terminal shows, the last ones."""
-_BLOCKS = 48
+MOST_PUT_OFF = 4
+_BLOCKS = 40
 
 
 def run(
@@ -114,9 +117,13 @@ def report(of: Explanation) -> RenderableType:
     curves = _curves(of)
     if curves is not None:
         parts += ["", curves]
-    parts += ["", _titled("How it added up"), _contributions(of.contributions)]
+    parts += ["", _titled("How it added up")]
+    if of.contributions:
+        parts.append(_contributions(of, of.contributions))
     if of.coupled:
-        parts += [_neighbours(of), _contributions(of.coupled_contributions)]
+        parts.append(_neighbours(of))
+    if of.coupled_contributions:
+        parts.append(_contributions(of, of.coupled_contributions))
     parts += [_text(line) for line in sums(of)]
     parts += ["", _titled("What level that is"), *(_text(line) for line in levels(of))]
     if of.search is not None:
@@ -128,8 +135,8 @@ def _titled(words: str) -> Text:
     return Text(words, style="bold")
 
 
-def _text(line: str) -> Text:
-    return Text("  " + line)
+def _text(line: str) -> RenderableType:
+    return Padding(Text(line), (0, 0, 0, 2))
 
 
 def _styled(level: str) -> str:
@@ -184,16 +191,16 @@ def _curves(of: Explanation) -> RenderableType | None:
         return None
     zone = of.rules.time.zone()
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", max_width=24)
     table.add_column(no_wrap=True, max_width=_BLOCKS)
     table.add_column(overflow="fold")
     for curve in curves:
         before, after = blocks(curve, _BLOCKS)
         low, high = (number(float(end(curve.value))) for end in (min, max))
         table.add_row(
-            Text("  " + curve.quantity.replace("_", " ")),
+            Text("  " + curve.sensor),
             Text.assemble(before, (after, "dim")),
-            Text(f"{low} to {high} {curve.unit}"),
+            Text(f"{curve.quantity.replace('_', ' ')} {low} to {high} {curve.unit}"),
         )
     ends = [moment(ms, zone, date=False) for ms in (curves[0].since_ms, curves[0].until_ms)]
     gap = " " * max(1, _BLOCKS - sum(map(len, ends)))
@@ -201,7 +208,7 @@ def _curves(of: Explanation) -> RenderableType | None:
     return table
 
 
-def _contributions(rows: Sequence[Contribution]) -> Table:
+def _contributions(of: Explanation, rows: Sequence[Contribution]) -> Table:
     from engine.analysis.explain_said import counted
 
     table = Table(box=None, padding=(0, 2))
@@ -211,11 +218,9 @@ def _contributions(rows: Sequence[Contribution]) -> Table:
         table.add_row(
             escape(each.sensor),
             f"{each.detector} {_styled(each.level)}",
-            escape(counted(each)),
+            escape(counted(of, each)),
             f"{each.counts:.3g} %",
         )
-    if not rows:
-        table.add_row("none", "", "", "")
     return table
 
 
@@ -233,22 +238,31 @@ def _neighbours(of: Explanation) -> Table:
 
 
 def _prevented(of: Explanation) -> Iterator[RenderableType]:
-    from engine.analysis.explain_said import asked, at, besides, now, outcome
+    from engine.analysis.explain_said import asked, put_off
 
     assert of.search is not None
     if of.search.findings or not of.search.question.answerable:
         yield _text(asked(of))
-    if of.search.findings:
-        table = Table(box=None, padding=(0, 2))
-        names = ["rule key", "now", "gone at", "then"]
-        if any(each.effect is not None for each in of.search.findings):
-            names.append("in the whole history")
-        for name in names:
-            table.add_column(name, overflow="fold")
-        for each in of.search.findings:
-            cells = [each.key.name, now(each), at(each), outcome(each, of.search.question)]
-            table.add_row(*map(escape, [*cells, besides(each.effect)][: len(names)]))
-        yield table
+        yield from _findings(of, of.search.findings)
+    if of.search.put_off:
+        yield _text(put_off(of))
+        yield from _findings(of, of.search.put_off[:MOST_PUT_OFF])
+        left = len(of.search.put_off) - MOST_PUT_OFF
+        if left > 0:
+            yield Padding(Text(f"… and {left} more, by less (--json has them)"), (0, 0, 0, 4))
     if of.search.in_vain:
         names = [key.name for key in of.search.in_vain]
-        yield Text("  No value of these alone would: " + ", ".join(names), style="dim")
+        text = Text("No value of these alone would: " + ", ".join(names), style="dim")
+        yield Padding(text, (0, 0, 0, 2))
+
+
+def _findings(of: Explanation, findings: Sequence[Finding]) -> Iterator[RenderableType]:
+    from engine.analysis.explain_said import at, besides, key_now, outcome
+
+    assert of.search is not None
+    for each in findings:
+        more = besides(each.effect)
+        yield Padding(Text(key_now(each), style="bold"), (0, 0, 0, 4))
+        text = f"{at(each)}: {outcome(each, of.search.question)}"
+        text += f"; in the whole history {more}" if more else ""
+        yield Padding(Text(text), (0, 0, 0, 8))

@@ -17,6 +17,7 @@ Array = np.ndarray[Any, Any]
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _LEAST_MS = 600_000
+_LEAST_N = 60
 _WIDTH, _HEIGHT, _LEFT, _TOP = 720, 150, 46, 8
 
 
@@ -42,9 +43,11 @@ def curves_of(of: Explanation) -> list[Curve]:
     story = Story(of.extract, of.moment)
     at_ms = int(of.moment.transition["event_ms"])
     begun_ms = min([at_ms, *(told.event_ms for told in of.story)])
-    length_ms = max(at_ms - begun_ms, _LEAST_MS)
-    since_ms, until_ms = begun_ms - length_ms // 3, at_ms + length_ms // 6
     sensors = {each.sensor for each in of.moment.sensors} | {told.sensor for told in of.story}
+    periods = (int(of.moment.plan.catalog.period_ms[sensor]) for sensor in sensors)
+    length_ms = max(at_ms - begun_ms, _LEAST_MS, _LEAST_N * max(periods, default=0))
+    since_ms = min(begun_ms - length_ms // 3, at_ms - length_ms)
+    until_ms = at_ms + length_ms // 6
     found = []
     for sensor in sorted(sensors):
         records = story.good(sensor, len(of.extract.log) - 1)
@@ -82,10 +85,17 @@ def blocks(curve: Curve, width: int) -> tuple[str, str]:
     column = np.minimum((curve.event_ms - curve.since_ms) * width // span_ms, width - 1)
     low, high = float(curve.value.min()), float(curve.value.max())
     scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
-    drawn = []
+    usual_ms = np.median(np.diff(curve.event_ms)) if len(curve.value) > 1 else 0
+    most = int(3 * usual_ms * width // span_ms)
+    drawn: list[str] = []
+    empty = most
     for at in range(width):
         mine = curve.value[column == at]
-        drawn.append(_BLOCKS[round((float(mine.mean()) - low) * scale)] if len(mine) else " ")
+        empty = 0 if len(mine) else empty + 1
+        if len(mine):
+            drawn.append(_BLOCKS[round((float(mine.mean()) - low) * scale)])
+        else:  # between two readings that are no further apart than usual the line goes on
+            drawn.append(drawn[-1] if drawn and empty <= most else " ")
     mark = int(min(width - 1, (curve.at_ms - curve.since_ms) * width // span_ms)) + 1
     text = "".join(drawn)
     return text[:mark], text[mark:]

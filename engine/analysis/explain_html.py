@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from engine.analysis.counterfactual import Finding
 from engine.analysis.diff_page import level_mark, page, table
 from engine.analysis.explain import Contribution, Explanation
 from engine.analysis.explain_draw import curves_of, drawing
@@ -13,9 +14,10 @@ from engine.analysis.explain_said import (
     besides,
     counted,
     head,
+    key_now,
     levels,
-    now,
     outcome,
+    put_off,
     sums,
 )
 from engine.analysis.explain_words import esc, moment, zone_name
@@ -38,10 +40,14 @@ def html_of(of: Explanation) -> str:
         _story(of),
         *_curves(of),
         "<h2>How it added up</h2>",
-        _contributions(of.contributions),
+        _contributions(of, of.contributions),
     ]
     if of.coupled:
-        body += ["<h2>Neighbours</h2>", _neighbours(of), _contributions(of.coupled_contributions)]
+        body += [
+            "<h2>Neighbours</h2>",
+            _neighbours(of),
+            _contributions(of, of.coupled_contributions),
+        ]
     body += [f"<p><code>{esc(line)}</code></p>" for line in sums(of)]
     body += ["<h2>What level that is</h2>", *(f"<p>{esc(line)}</p>" for line in levels(of))]
     if of.search is not None:
@@ -85,13 +91,13 @@ def _curves(of: Explanation) -> Iterator[str]:
         yield drawing(curve, zone)
 
 
-def _contributions(rows: Sequence[Contribution]) -> str:
+def _contributions(of: Explanation, rows: Sequence[Contribution]) -> str:
     heads = ("sensor", "signal", "severity × weight × detector’s", "limit’s key", "counts")
     cells = (
         [
             esc(each.sensor),
             f"{esc(each.detector)} {esc(each.level)}",
-            esc(counted(each)),
+            esc(counted(of, each)),
             f"<code>{esc(each.key)}</code>" if each.key else "",
             f"{each.counts:.3g} %",
         ]
@@ -117,21 +123,29 @@ def _prevented(of: Explanation) -> Iterator[str]:
     if of.search.findings or not of.search.question.answerable:
         yield f"<p>{esc(asked(of))}</p>"
     if of.search.findings:
-        rows = (
-            [
-                f"<code>{esc(each.key.name)}</code>",
-                esc(now(each)),
-                esc(at(each)),
-                esc(outcome(each, of.search.question)),
-                esc(besides(each.effect)),
-            ]
-            for each in of.search.findings
-        )
-        yield table(("rule key", "now", "gone at", "then", "in the whole history"), rows)
+        yield _findings(of, of.search.findings)
+    if of.search.put_off:
+        yield f"<p>{esc(put_off(of))}</p>{_findings(of, of.search.put_off)}"
+    if of.search.findings or of.search.put_off:
         yield (
-            '<p class="dim">Each was judged again on both sides: gone at the value, '
-            "still there one step before.</p>"
+            '<p class="dim">Each was judged again on both sides: so from the value on, '
+            "not yet one step before.</p>"
         )
     if of.search.in_vain:
         names = ", ".join(f"<code>{esc(key.name)}</code>" for key in of.search.in_vain)
         yield f'<p class="dim">No value of these alone would: {names}</p>'
+
+
+def _findings(of: Explanation, findings: Sequence[Finding]) -> str:
+    assert of.search is not None
+    question = of.search.question
+    rows = (
+        [
+            f"<code>{esc(key_now(each))}</code>",
+            esc(at(each)),
+            esc(outcome(each, question)),
+            esc(besides(each.effect)),
+        ]
+        for each in findings
+    )
+    return table(("rule key", "with", "then", "in the whole history"), rows)

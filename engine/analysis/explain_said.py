@@ -19,12 +19,19 @@ def head(of: Explanation) -> str:
     return f"{of.alert_id}#{of.seq}: {change}, {levels}"
 
 
-def counted(each: Contribution) -> str:
+def counted(of: Explanation, each: Contribution) -> str:
     """Return how a sensor's per cent come about."""
-    if each.level == "fading":
-        return f"{number(each.held_from or 0)} % once, fading since"
+    if each.held_ms is not None:
+        until = moment(each.held_ms, of.rules.time.zone(), date=False)
+        category = of.alert["category"]
+        if each.source != of.alert["source"]:
+            catalog = of.catalog
+            category = catalog.categories[catalog.category[catalog.source_index(each.source)]]
+        half_life = lasting(of.rules.fusion.of(category).half_life_s * 1000)
+        return f"{number(each.held_from or 0)} % until {until}, half-life {half_life}"
     product = each.severity * each.weight * each.detector_weight
-    text = f"{each.severity:.4g} × {each.weight:.4g} × {each.detector_weight:.4g} = {per_cent(product)}"
+    factors = (each.severity, each.weight, each.detector_weight)
+    text = f"{' × '.join(f'{factor:.4g}' for factor in factors)} = {per_cent(product)}"
     return text if product <= 1 else f"{text}, at most 100 %"
 
 
@@ -109,6 +116,13 @@ def _terms(of: Explanation, held: object) -> str:
     )
 
 
+def put_off(of: Explanation) -> str:
+    """Return what it means that a change only puts an alert off."""
+    assert of.search is not None
+    name = LEVELS[of.search.question.level - 1]
+    return f"It would have risen to {name} all the same, but later, at best, with one of these:"
+
+
 def asked(of: Explanation) -> str:
     """Return what it means here that the alert is prevented."""
     assert of.search is not None
@@ -123,47 +137,53 @@ def asked(of: Explanation) -> str:
 
 
 def at(finding: Finding) -> str:
-    """Return at what value the alert is gone, and at what it is still there."""
+    """Return from which value on, and at what value it is not so yet."""
     if finding.key.is_switch:
-        return finding.words
-    return f"{_timed(finding, finding.words)} (still at {finding.fires_at:.10g})"
+        return "without it" if finding.value is None else f"with {finding.words}"
+    side = "≥" if finding.key.up else "≤"
+    return f"{side} {_timed(finding, finding.value)} (not yet at {finding.fires_at:.10g})"
 
 
-def now(finding: Finding) -> str:
-    """Return what stands."""
-    value = finding.key.value(0)
+def key_now(finding: Finding) -> str:
+    """Return a key with what stands."""
     if finding.key.is_switch and finding.value is None:
-        return "given"
-    return finding.said(value)
+        return finding.key.name
+    return f"{finding.key.name} = {_timed(finding, finding.key.value(0))}"
 
 
-def _timed(finding: Finding, text: str) -> str:
-    value = finding.value
+def _timed(finding: Finding, value: float) -> str:
+    said = finding.said(value)
     if finding.key.unit == "s" and value >= 120:
-        return f"{text}, {lasting(value * 1000)}"
-    return text
+        return f"{said}, {lasting(value * 1000)}"
+    return said
 
 
 def outcome(finding: Finding, question: Question) -> str:
     """Return in what way it is gone."""
+    if finding.later_ms is not None:
+        return f"{lasting(finding.later_ms)} later"
     if finding.answer == MERGED:
         return "one with the alert before"
     if finding.answer == BRIDGED:
         return f"stays {LEVELS[question.level - 1]}"
-    return "silent"
+    return f"does not rise to {LEVELS[question.level - 1]}"
 
 
 def besides(effect: Effect | None) -> str:
     """Return what else a change does to the history."""
     if effect is None:
         return ""
-    parts = [f"{effect.alerts:+,} alerts" if effect.alerts else "no other alert"]
-    if effect.episodes:
-        parts.append(f"{effect.episodes:+,} episodes")
-    if effect.false_alarms:
-        parts.append(f"{effect.false_alarms:+,} false alarms")
+    parts = [_more(effect.alerts, "alert") or "as many alerts"]
+    parts += [_more(effect.episodes, "episode"), _more(effect.false_alarms or 0, "false alarm")]
     if effect.lost:
         parts.append("LOSES " + ", ".join(f"{each.kind} at {each.source}" for each in effect.lost))
     if effect.later:
-        parts.append(f"{len(effect.later)} incidents found later")
-    return "; ".join(parts).replace("-", "−", 1) if effect.alerts < 0 else "; ".join(parts)
+        n = len(effect.later)
+        parts.append(f"{n} incident{'s' * (n > 1)} found later")
+    return ", ".join(part for part in parts if part)
+
+
+def _more(n: int, what: str) -> str:
+    if not n:
+        return ""
+    return f"{abs(n):,} {what}{'s' * (abs(n) > 1)} {'more' if n > 0 else 'fewer'}"

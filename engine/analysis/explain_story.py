@@ -126,7 +126,18 @@ class Story:
                 )
                 stood = lasting(event_ms - run.begun_ms)
                 text += f", for {stood} now, {run.n} readings in a row"
+        if kind == ABSENCE:
+            yield from self._last_heard(event_ms, sensor, record)
         yield Told(event_ms, sensor, text, level, kind)
+
+    def _last_heard(self, event_ms: int, sensor: int, record: int) -> Iterator[Told]:
+        good = self.good(sensor, record)
+        if len(good):
+            unit = self._plan.unit(int(self._plan.row[sensor]))
+            value = amount(float(self.values(sensor, good[-1:])[0]), unit)
+            heard_ms = event_ms - int(self._plan.absent_ms[sensor])
+            text = f"{self.what(sensor)} heard for the last time, newest good value {value}"
+            yield Told(heard_ms, sensor, text, 0, ABSENCE)
 
     def _fallen(self, change: Any, sensor: int, kind: int, before: int, level: int) -> str:
         what, name = self.what(sensor), KIND_NAMES[kind]

@@ -41,6 +41,7 @@ FINDINGS = pa.schema(
         ("fires_at", _NUMBER),
         ("unit", _TEXT),
         ("answer", _TEXT),
+        ("later_s", _NUMBER),
         ("alerts", pa.int64()),
         ("episodes", pa.int64()),
         ("false_alarms", pa.int64()),
@@ -71,6 +72,7 @@ def finding_row(finding: Finding) -> dict[str, Any]:
         "fires_at": None if finding.key.is_switch else float(fires_at),
         "unit": finding.key.unit,
         "answer": finding.answer,
+        "later_s": None if finding.later_ms is None else finding.later_ms / 1000,
     }
     if effect is not None:
         row |= {
@@ -84,8 +86,9 @@ def finding_row(finding: Finding) -> dict[str, Any]:
 
 
 def findings_table(search: Search | None) -> pa.Table:
-    """Return a row for each change that would have prevented the transition."""
-    rows = [finding_row(each) for each in search.findings] if search is not None else []
+    """Return a row for each change that would have prevented the transition, or put it off."""
+    found = () if search is None else (*search.findings, *search.put_off)
+    rows = [finding_row(each) for each in found]
     return pa.Table.from_pylist(rows, schema=FINDINGS)
 
 
@@ -114,6 +117,7 @@ def explanation_dict(of: Explanation) -> dict[str, Any]:
     if of.search is not None:
         prevented = {
             "found": [finding_row(each) for each in of.search.findings],
+            "put_off": [finding_row(each) for each in of.search.put_off],
             "in_vain": [key.name for key in of.search.in_vain],
             "judged": of.search.n_judged,
             "answerable": of.search.question.answerable,
