@@ -54,10 +54,10 @@ class Question:
     """When it next fell below the level after a rise, or came back to it after a fall."""
 
     @classmethod
-    def about(cls, steps: Array, transition: Any) -> Question:
-        """Ask about a transition among the STEPs of its source."""
+    def about(cls, steps: Array, transition: Any, level: int | None = None) -> Question:
+        """Ask about a transition among the STEPs of its source: its own level, or a lower one."""
         falls = bool(transition["level"] < transition["level_from"])
-        level = int(transition["level_from"] if falls else transition["level"])
+        level = level or int(transition["level_from"] if falls else transition["level"])
         event_ms, position = int(transition["event_ms"]), int(transition["position"])
         # a source may rise and fall within one record of the log
         at = np.flatnonzero(

@@ -156,6 +156,8 @@ class Bearing:
     """The keys that bear on the transition of a moment."""
 
     moment: Moment
+    level: int
+    """That the source must not come to."""
     span_s: float
     """How long the transition's level lasted: longer delays need not be tried."""
     gap_s: float | None
@@ -223,68 +225,61 @@ class Bearing:
         if name is None:
             return
         base: Path = ("profiles", name)
-        unit = display_unit(self._rules.profiles[name].unit)
-        at = LEVELS[level - 1]
+        profile = self._rules.profiles[name]
+        unit = display_unit(profile.unit)
         if kind in (HIGH, LOW):
-            yield from self._of_limit(name, kind, level, unit)
+            side, bound = ("high", profile.range[1]) if kind == HIGH else ("low", profile.range[0])
+            yield from self._ladder((*base, "limits", side), level, unit, kind == HIGH, bound)
+            for at in LEVELS[:level]:
+                if value_at(self._rules, (*base, "limits", side, at)) is None:
+                    continue
+                path = (*base, "limits", "on_delay_s", at)
+                yield from self._seconds(path, self.span_s * 1.5 + 60)
         elif kind in (RISE, FALL):
-            rate = self._rules.profiles[name].rate
-            per = f"{unit}/{rate.per}" if rate else unit
-            yield from self._ladder((*base, "rate", KIND_NAMES[kind], at), per)
+            per = f"{unit}/{profile.rate.per}" if profile.rate else unit
+            yield from self._ladder((*base, "rate", KIND_NAMES[kind]), level, per)
             yield from self._number((*base, "rate", "confirm_n"), 255)
         elif kind == WINDOW:
-            yield from self._of_window(name, window, at, unit)
+            counts = profile.windows[window].aggregate == "count"
+            for side, up in (("high", True), ("low", False)):
+                path = (*base, "windows", window, side)
+                yield from self._ladder(path, level, "readings" if counts else unit, up)
         elif kind in (DEVIATION, DRIFT):
-            yield from self._ladder((*base, KIND_NAMES[kind], "raise_at", at), "σ")
+            yield from self._ladder((*base, KIND_NAMES[kind], "raise_at"), level, "σ")
             if kind == DEVIATION:
                 yield from self._number((*base, "deviation", "confirm_n"), 255)
-            yield from self._ladder((*base, "deviation", "min_sigma"), unit)
+            yield from self._amount((*base, "deviation", "min_sigma"), unit)
         elif kind in (FLATLINE, BAD):
             key = "flat_after_n" if kind == FLATLINE else "bad_after_n"
             yield from self._number((*base, "liveness", key), 65_535 if kind == FLATLINE else 255)
         elif kind == SPIKE:
-            yield from self._ladder((*base, "liveness", "spike_at"), unit)
+            yield from self._amount((*base, "liveness", "spike_at"), unit)
 
-    def _of_limit(self, name: str, kind: int, level: int, unit: str) -> Iterator[Key]:
-        base: Path = ("profiles", name, "limits")
-        side, up = ("high", True) if kind == HIGH else ("low", False)
-        low, high = self._rules.profiles[name].range
-        bound = high if up else low
-        at = LEVELS[level - 1]
-        path = (*base, side, at)
-        now = value_at(self._rules, path)
-        if now is not None:
+    def _ladder(
+        self, path: Path, level: int, unit: str, up: bool = True, bound: float = math.inf
+    ) -> Iterator[Key]:
+        """Yield the limits of a ladder up to a signal's level, and the ladder as a whole."""
+        limits = value_at(self._rules, path)
+        given = [each for each in LEVELS[:level] if limits[each] is not None]
+        for at in given[::-1]:
+            if LEVELS.index(at) + 1 < self.level:
+                continue
+            now = limits[at]
             far = bound if math.isfinite(bound) else now + (1 if up else -1) * (abs(now) * 99 + 100)
-            yield from self._key(path, step_for(now), up=up, bound=far, unit=unit)
-            if (
-                sum(limit is not None for limit in value_at(self._rules, (*base, side)).values())
-                > 1
-            ):
-                yield Key(
-                    path=(*base, side),
-                    name=f"{'.'.join(map(str, (*base, side)))} (all)",
-                    now=now,
-                    step=step_for(now),
-                    up=up,
-                    bound=far,
-                    unit=unit,
-                    build=_beyond((*base, side), up),
-                )
-        for each in range(1, level + 1):
-            yield from self._seconds(
-                (*base, "on_delay_s", LEVELS[each - 1]), self.span_s * 1.5 + 60
+            yield from self._key((*path, at), step_for(now), up=up, bound=far, unit=unit)
+        if given and sum(limit is not None for limit in limits.values()) > 1:
+            now = limits[given[0]]
+            far = bound if math.isfinite(bound) else now + (1 if up else -1) * (abs(now) * 99 + 100)
+            yield Key(
+                path=path,
+                name=f"{shown_path(self._rules, path)} (all)",
+                now=now,
+                step=step_for(now),
+                up=up,
+                bound=far,
+                unit=unit,
+                build=_beyond(path, up),
             )
-
-    def _of_window(self, name: str, window: int, at: str, unit: str) -> Iterator[Key]:
-        base: Path = ("profiles", name, "windows", window)
-        counts = self._rules.profiles[name].windows[window].aggregate == "count"
-        for side, up in (("high", True), ("low", False)):
-            path = (*base, side, at)
-            now = value_at(self._rules, path)
-            if now is not None:
-                far = now + (1 if up else -1) * (abs(now) * 9 + 10)
-                shown = "readings" if counts else unit
-                yield from self._key(path, step_for(now), up=up, bound=far, unit=shown)
 
     def _of_silence(self, name: str | None) -> Iterator[Key]:
         path: Path = ("absence", "after")
@@ -294,7 +289,7 @@ class Bearing:
         step = ONE if now >= 10 else Decimal("0.1")
         yield from self._key(path, step, bound=max(1000.0, now * 100), unit="periods")
 
-    def _ladder(self, path: Path, unit: str) -> Iterator[Key]:
+    def _amount(self, path: Path, unit: str) -> Iterator[Key]:
         now = value_at(self._rules, path)
         if now:
             yield from self._key(path, step_for(now), bound=now * 20, unit=unit)
@@ -380,8 +375,7 @@ class Bearing:
                 yield from self._key(path, HUNDREDTH, up=False, bound=0.01)
 
     def _of_levels(self) -> Iterator[Key]:
-        level = int(self.moment.transition["standing"])
-        path = self._levels_path("raise_at", LEVELS[level - 1])
+        path = self._levels_path("raise_at", LEVELS[self.level - 1])
         yield from self._key(path, Decimal("0.1"), bound=100.0)
 
     # --- switches --------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ import orjson
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from engine.analysis.diff_gate import Gate, parse_gates
 from engine.analysis.explain_words import moment, zone_name
@@ -58,10 +60,13 @@ def run(
     if level not in LEVELS:
         raise typer.BadParameter(f"--level: must be one of {', '.join(LEVELS)}, got {level!r}")
     from engine.analysis.diff import diff
+    from engine.analysis.diff_page import ready
     from engine.analysis.past import Past
     from engine.rules_check import load
     from engine.truth import read_truth
 
+    if html is not None:
+        ready(html)
     rules = load(old), load(new)
     past = Past.open(catalog, readings, adapter=adapter, since=since, until=until, sort=sort)
     incidents = None if truth is None else read_truth(truth, rules[1].time.utc_offset)
@@ -126,13 +131,15 @@ def _notes(diff: Diff, incidents: Any) -> Iterator[str]:
         yield "the rules differ, but not one episode of this history does"
     if not diff.n_readings:
         yield "this history has no readings"
-    if incidents is not None:
-        known = {each.incident.source for each in diff.against.verdicts} if diff.against else set()
-        strange = sorted(s for s in known if diff.catalog.source_index(s) < 0)
+    if diff.against is not None and incidents is not None:
+        strange = sorted(
+            {each.source for each in incidents if diff.catalog.source_index(each.source) < 0}
+        )
         if strange:
-            some = ", ".join(strange[:3])
-            yield f"{len(strange)} sources of the truth are not in the catalog, e.g. {some}"
-        if len(known) == 0:
+            n, some = len(strange), ", ".join(strange[:3]) + ", …" * (len(strange) > 3)
+            are = "source of the truth is" if n == 1 else "sources of the truth are"
+            yield f"{n} {are} not in the catalog: {some}"
+        if not diff.against.verdicts:
             yield "no incident of the truth lies within this history"
 
 
@@ -155,13 +162,12 @@ def _keys(diff: Diff) -> RenderableType:
 
     if not diff.keys:
         return "rules: both mean the same"
-    table = Table(box=None, padding=(0, 2), pad_edge=False)
-    table.add_column("rules", overflow="fold")
-    for name in ("old", "new"):
-        table.add_column(name, overflow="fold")
+    lines: list[RenderableType] = [Text("rules", style="bold")]
     for each in diff.keys:
-        table.add_row(*map(escape, (each.key, shown(each.old), shown(each.new))))
-    return table
+        line = Text.assemble((each.key, ""), f"  {shown(each.old)} → {shown(each.new)}")
+        line.stylize("bold", len(each.key))
+        lines.append(Padding(line, (0, 0, 0, 2)))
+    return Group(*lines)
 
 
 def _counts(diff: Diff) -> Table:
@@ -187,10 +193,10 @@ def _differing(diff: Diff, zone: timezone, most: int) -> Table:
         table.caption = f"{len(groups) - most:,} more: --most N, --json or --html FILE shows them"
         table.caption_justify = "left"
     table.add_column("source", overflow="fold", max_width=24)
-    table.add_column("what differs", overflow="fold", min_width=20)
-    table.add_column(f"start ({zone_name(zone)})", no_wrap=True)
-    table.add_column("peak")
-    table.add_column("above normal")
+    table.add_column("what differs", overflow="fold")
+    table.add_column(zone_name(zone), overflow="fold")
+    table.add_column("peak", overflow="fold")
+    table.add_column("lasted", overflow="fold")
     for group in groups[:most]:
         side = group.old or group.new
         assert side is not None
@@ -199,7 +205,7 @@ def _differing(diff: Diff, zone: timezone, most: int) -> Table:
             change_words(group),
             moment(side.start_ms, zone),
             _peaks(group),
-            lasted(group),
+            lasted(side),
         )
     return table
 

@@ -8,7 +8,7 @@ from datetime import timezone
 import numpy as np
 
 from engine.analysis.diff import CHANGES, SAME, Diff, Group, Side
-from engine.analysis.diff_page import level_mark, page, table, tiles
+from engine.analysis.diff_page import level_mark, page, table, tiles, when
 from engine.analysis.diff_rules import shown
 from engine.analysis.diff_said import amount, change_words, differs, lasted, name_of, verdict_words
 from engine.analysis.explain_words import esc, moment, zone_name
@@ -83,14 +83,15 @@ def _groups(diff: Diff, zone: timezone) -> str:
 def _row(diff: Diff, group: Group, zone: timezone) -> list[str]:
     side = group.old or group.new
     assert side is not None
+    lengths = lasted(group.old), lasted(group.new)
     old, new = group.peaks
     peak = level_mark(old) if old == new else f"{level_mark(old)} → {level_mark(new)}"
     return [
         f'{esc(group.source)}<br><span class="dim">{esc(group.category)}</span>',
         f"{esc(change_words(group))}<br><code>{esc(side.alert_id or '')}</code>",
-        esc(moment(side.start_ms, zone)),
+        when(side.start_ms, zone),
         peak,
-        esc(lasted(group)),
+        esc(lengths[0] if lengths[0] == lengths[1] else " → ".join(lengths)),
         _bars(diff, group, zone),
     ]
 
@@ -146,7 +147,7 @@ def _truth(diff: Diff, zone: timezone) -> str:
         [
             esc(verdict.incident.source),
             esc(verdict.incident.kind),
-            esc(moment(verdict.incident.start_ms, zone)),
+            when(verdict.incident.start_ms, zone),
             *(f'<span class="{_kind(verdict.change)}">{esc(each)}</span>'
               for each in verdict_words(verdict)),
         ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timezone
 from pathlib import Path
 
 from engine import __version__
-from engine.analysis.explain_words import esc
+from engine.analysis.explain_words import esc, moment
 from engine.errors import OutputError
 from kernels.layout import LEVEL_NAMES
 
@@ -31,8 +32,8 @@ th,td{padding:6px 12px;text-align:left;vertical-align:top;border-top:1px solid v
 tr:first-child>th{border-top:0}
 th{font-weight:600;white-space:nowrap;background:var(--card)}
 td.n,th.n{text-align:right;white-space:nowrap}
-td.k{white-space:nowrap}
-code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
+.k,td:first-child{white-space:nowrap}
+code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:10px;margin:16px 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 14px}
 .tile b{display:block;font-size:1.5rem;line-height:1.2;font-variant-numeric:tabular-nums}
@@ -46,6 +47,7 @@ border-radius:2px;background:var(--of)}
 border-radius:0 6px 6px 0}
 .note.bad{border-color:var(--bad);color:inherit}
 svg{display:block;max-width:100%}
+svg.curve{width:100%;height:auto}
 svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
 ol,ul{padding-left:22px;margin:6px 0}
 footer{margin-top:40px;color:var(--dim);font-size:.85rem}
@@ -70,13 +72,25 @@ def page(title: str, body: str) -> str:
     )
 
 
-def write_page(path: Path, text: str) -> None:
-    """Write a page; raises OutputError."""
+def ready(path: Path) -> None:
+    """Make sure that a page can be written, before anything takes time; raises OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with path.open("a", encoding="utf-8"):
+            pass
     except OSError as error:
         raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page; raises OutputError."""
+    ready(path)
+    path.write_text(text, encoding="utf-8")
+
+
+def when(event_ms: int, zone: timezone) -> str:
+    """Return an event time that stays on one line."""
+    return f'<span class="k">{esc(moment(event_ms, zone))}</span>'
 
 
 def level_mark(level: int) -> str:

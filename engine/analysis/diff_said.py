@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.analysis.diff import GONE, NEW, TIMES, Count, Group, Verdict
+from engine.analysis.diff import GONE, NEW, TIMES, Count, Group, Side, Verdict
 from engine.analysis.explain_words import lasting, shift
 from kernels.layout import LEVEL_NAMES, N_LEVELS
 
@@ -55,13 +55,11 @@ def _levels(group: Group) -> Iterator[str]:
     yield "other steps between"
 
 
-def lasted(group: Group) -> str:
-    """Return how long the source is above normal under both."""
-    texts = [
-        "–" if side is None else lasting(side.lasted_ms) + " …" * side.running
-        for side in (group.old, group.new)
-    ]
-    return texts[0] if texts[0] == texts[1] else " → ".join(texts)
+def lasted(side: Side | None) -> str:
+    """Return how long a source is above normal; with dots where it still is at the end."""
+    if side is None:
+        return "–"
+    return lasting(side.lasted_ms) + " …" * side.running
 
 
 def name_of(count: Count) -> str:

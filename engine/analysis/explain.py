@@ -30,7 +30,7 @@ from engine.pipeline import Pipeline
 from engine.rules import Rules
 from engine.rules_base import LEVELS
 from engine.truth import Incident
-from kernels.layout import KIND_NAMES, LEVEL_NAMES, TRANSITION_NAMES
+from kernels.layout import KIND_NAMES, LEVEL_NAMES, RAISE, TRANSITION_NAMES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 MOST_SENSORS = 2000
-"""A part with more of them is cut down to direct neighbours, and what comes out is compared with
-the whole history."""
+"""A part with more of them is cut down to direct neighbours; what is found is then held against the
+whole history."""
 MOST_GAP_S = 6 * 3600.0
 """Further apart, two alerts are hardly one that was cut in two."""
 _NEAREST, _CLOSEST = 6, 5
@@ -101,8 +101,10 @@ class Explanation:
     coupled: list[Coupled]
     coupled_contributions: list[Contribution]
     """Of the neighbours' sensors."""
-    search: Search | None
-    """What would have prevented it; None if that was not asked."""
+    searches: tuple[Search, ...]
+    """What would have prevented it; empty if that was not asked.
+
+    Of a raise to a level above blue two: what would have prevented any alert, and that level."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -125,7 +127,7 @@ class Explanation:
         """Return the changes of single keys that would have prevented it."""
         from engine.analysis.explain_tables import findings_table
 
-        return findings_table(self.search)
+        return findings_table(self.searches)
 
     def story_table(self) -> pa.Table:
         """Return what the sensors did, in order."""
@@ -211,7 +213,7 @@ def explain(
             if neighbour.share > 0
             for each in neighbour.sensors
         ],
-        search=None,
+        searches=(),
         notes=_notes(taken, moment, hops),
     )
     if not prevent:
@@ -232,29 +234,33 @@ def _with_search(
     threads: int,
     on_progress: Callable[[str, float], None],
 ) -> Explanation:
-    question = Question.about(steps, transition)
-    if not question.answerable:
-        nothing = Search(question=question, findings=(), put_off=(), in_vain=(), n_judged=0)
-        return replace(found, search=nothing)
-    keys = bearing_of(found.extract, found.moment, question).keys()
-    searched = search(
-        found.extract,
-        found.rules,
-        question,
-        keys,
-        on_progress=lambda share: on_progress("trying changes", share),
-    )
-    if effects:
-        searched = with_effects(
-            past,
+    searches = []
+    is_raise = int(transition["kind"]) == RAISE
+    asked = {1: None, int(transition["level"]): None} if is_raise else {None: None}
+    for wanted in asked:
+        question = Question.about(steps, transition, wanted)
+        if not question.answerable:
+            nothing = Search(question=question, findings=(), put_off=(), in_vain=(), n_judged=0)
+            return replace(found, searches=(nothing,))
+        searched = search(
+            found.extract,
             found.rules,
-            searched,
-            truth=truth,
-            level=level,
-            threads=threads,
-            on_progress=lambda share: on_progress("judging the whole history", share),
+            question,
+            bearing_of(found.extract, found.moment, question).keys(),
+            on_progress=lambda share: on_progress("trying changes", share),
         )
-    return replace(found, search=searched)
+        if effects:
+            searched = with_effects(
+                past,
+                found.rules,
+                searched,
+                truth=truth,
+                level=level,
+                threads=threads,
+                on_progress=lambda share: on_progress("judging the whole history", share),
+            )
+        searches.append(searched)
+    return replace(found, searches=tuple(searches))
 
 
 def bearing_of(taken: Extract, moment: Moment, question: Question) -> Bearing:
@@ -271,6 +277,7 @@ def bearing_of(taken: Extract, moment: Moment, question: Question) -> Bearing:
     since_ms = question.after_ms - round(MOST_GAP_S * 1000)
     return Bearing(
         moment=moment,
+        level=question.level,
         span_s=span_s,
         gap_s=gap_s,
         falls=question.falls,

@@ -22,7 +22,7 @@ from engine.truth import LEVELS
 from kernels.layout import LEVEL_NAMES
 
 if TYPE_CHECKING:
-    from engine.analysis.counterfactual import Finding
+    from engine.analysis.counterfactual import Finding, Search
     from engine.analysis.explain import Contribution, Explanation
 
 MOST_TOLD = 14
@@ -51,12 +51,15 @@ def run(
     """Explain one alert and print it; return the exit code. Raises what is wrong with the input."""
     if level not in LEVELS:
         raise typer.BadParameter(f"--level: must be one of {', '.join(LEVELS)}, got {level!r}")
+    from engine.analysis.diff_page import ready
     from engine.analysis.explain import explain, parse_id
     from engine.analysis.past import Past
     from engine.rules_check import load
     from engine.truth import read_truth
 
     parse_id(alert_id)
+    if html is not None:
+        ready(html)
     ruled = load(rules)
     past = Past.open(catalog, readings, adapter=adapter, since=since, until=until, sort=sort)
     incidents = None if truth is None else read_truth(truth, ruled.time.utc_offset)
@@ -126,8 +129,10 @@ def report(of: Explanation) -> RenderableType:
         parts.append(_contributions(of, of.coupled_contributions))
     parts += [_text(line) for line in sums(of)]
     parts += ["", _titled("What level that is"), *(_text(line) for line in levels(of))]
-    if of.search is not None:
-        parts += ["", _titled("What would have prevented it"), *_prevented(of)]
+    if of.searches:
+        parts += ["", _titled("What would have prevented it")]
+        for search in of.searches:
+            parts += _prevented(search)
     return Group(*parts)
 
 
@@ -237,32 +242,30 @@ def _neighbours(of: Explanation) -> Table:
     return table
 
 
-def _prevented(of: Explanation) -> Iterator[RenderableType]:
-    from engine.analysis.explain_said import asked, put_off
+def _prevented(search: Search) -> Iterator[RenderableType]:
+    from engine.analysis.explain_said import asked, in_vain, put_off
 
-    assert of.search is not None
-    if of.search.findings or not of.search.question.answerable:
-        yield _text(asked(of))
-        yield from _findings(of, of.search.findings)
-    if of.search.put_off:
-        yield _text(put_off(of))
-        yield from _findings(of, of.search.put_off[:MOST_PUT_OFF])
-        left = len(of.search.put_off) - MOST_PUT_OFF
+    if search.findings or not search.question.answerable:
+        yield _text(asked(search.question))
+        yield from _findings(search, search.findings)
+    if search.put_off:
+        yield _text(put_off(search.question))
+        yield from _findings(search, search.put_off[:MOST_PUT_OFF])
+        left = len(search.put_off) - MOST_PUT_OFF
         if left > 0:
             yield Padding(Text(f"… and {left} more, by less (--json has them)"), (0, 0, 0, 4))
-    if of.search.in_vain:
-        names = [key.name for key in of.search.in_vain]
-        text = Text("No value of these alone would: " + ", ".join(names), style="dim")
+    if search.in_vain:
+        names = ", ".join(key.name for key in search.in_vain)
+        text = Text(f"{in_vain(search.question)}: {names}", style="dim")
         yield Padding(text, (0, 0, 0, 2))
 
 
-def _findings(of: Explanation, findings: Sequence[Finding]) -> Iterator[RenderableType]:
+def _findings(search: Search, findings: Sequence[Finding]) -> Iterator[RenderableType]:
     from engine.analysis.explain_said import at, besides, key_now, outcome
 
-    assert of.search is not None
     for each in findings:
         more = besides(each.effect)
         yield Padding(Text(key_now(each), style="bold"), (0, 0, 0, 4))
-        text = f"{at(each)}: {outcome(each, of.search.question)}"
+        text = f"{at(each)}: {outcome(each, search.question)}"
         text += f"; in the whole history {more}" if more else ""
         yield Padding(Text(text), (0, 0, 0, 8))

@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _LEAST_MS = 600_000
 _LEAST_N = 60
-_WIDTH, _HEIGHT, _LEFT, _TOP = 720, 150, 46, 8
+_WIDTH, _HEIGHT, _LEFT, _TOP, _LINE = 960, 150, 46, 8, 11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +125,13 @@ def drawing(curve: Curve, zone: timezone) -> str:
             f'style="stroke:var(--{name});stroke-dasharray:4 3"/>'
             f'<text x="{_LEFT - 4}" y="{y + 4:.1f}" text-anchor="end">{number(limit)}</text>'
         )
+    # the ends of the values, unless a limit's number stands there already
+    for value in sorted({float(curve.value.min()), float(curve.value.max())}):
+        if all(abs(y_of(value) - y_of(limit)) > _LINE for _, limit in limits):
+            y = y_of(value) + 4
+            parts.append(
+                f'<text x="{_LEFT - 4}" y="{y:.1f}" text-anchor="end">{number(value)}</text>'
+            )
     at = _thinned(len(curve.value))
     points = zip(x_of(curve.event_ms[at]), y_of(curve.value[at]), strict=True)
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
@@ -140,7 +147,7 @@ def drawing(curve: Curve, zone: timezone) -> str:
     ]
     name = f"{curve.quantity} of {curve.sensor}"
     return (
-        f'<svg width="{_WIDTH}" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{esc(name)}"><title>{esc(name)}</title>{"".join(parts)}</svg>'
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from engine.analysis.counterfactual import Finding
-from engine.analysis.diff_page import level_mark, page, table
+from engine.analysis.counterfactual import Finding, Search
+from engine.analysis.diff_page import level_mark, page, table, when
 from engine.analysis.explain import Contribution, Explanation
 from engine.analysis.explain_draw import curves_of, drawing
 from engine.analysis.explain_said import (
@@ -14,6 +14,7 @@ from engine.analysis.explain_said import (
     besides,
     counted,
     head,
+    in_vain,
     key_now,
     levels,
     outcome,
@@ -50,8 +51,10 @@ def html_of(of: Explanation) -> str:
         ]
     body += [f"<p><code>{esc(line)}</code></p>" for line in sums(of)]
     body += ["<h2>What level that is</h2>", *(f"<p>{esc(line)}</p>" for line in levels(of))]
-    if of.search is not None:
-        body += ["<h2>What would have prevented it</h2>", *_prevented(of)]
+    if of.searches:
+        body.append("<h2>What would have prevented it</h2>")
+        for search in of.searches:
+            body += _prevented(search)
     return page(f"{of.alert_id}#{of.seq}", "".join(body))
 
 
@@ -62,7 +65,7 @@ def _episode(of: Explanation) -> str:
             f"<b>#{each['seq']}</b>" if each["seq"] == of.seq else f"#{each['seq']}",
             esc(each["transition"]),
             level_mark(LEVEL_NAMES.index(each["level"])),
-            esc(moment(int(each["event_ms"]), zone)),
+            when(int(each["event_ms"]), zone),
             f"{each['score']:.4g}",
         ]
         for each in of.episode
@@ -73,13 +76,12 @@ def _episode(of: Explanation) -> str:
 def _story(of: Explanation) -> str:
     zone = of.rules.time.zone()
     rows = [
-        [esc(moment(told.event_ms, zone)), level_mark(told.level), esc(told.text)]
-        for told in of.story
+        [when(told.event_ms, zone), level_mark(told.level), esc(told.text)] for told in of.story
     ]
     alert = of.alert
     last = f"<b>{esc(alert['transition'])} to {esc(alert['level'])}</b>"
     level = level_mark(LEVEL_NAMES.index(alert["level"]))
-    rows.append([esc(moment(int(alert["event_ms"]), zone)), level, last])
+    rows.append([when(int(alert["event_ms"]), zone), level, last])
     return table(("time", "signal", "what"), rows)
 
 
@@ -118,32 +120,29 @@ def _neighbours(of: Explanation) -> str:
     return table(("neighbour", "own score × weight × influence", "counts"), cells, numbers="  n")
 
 
-def _prevented(of: Explanation) -> Iterator[str]:
-    assert of.search is not None
-    if of.search.findings or not of.search.question.answerable:
-        yield f"<p>{esc(asked(of))}</p>"
-    if of.search.findings:
-        yield _findings(of, of.search.findings)
-    if of.search.put_off:
-        yield f"<p>{esc(put_off(of))}</p>{_findings(of, of.search.put_off)}"
-    if of.search.findings or of.search.put_off:
+def _prevented(search: Search) -> Iterator[str]:
+    if search.findings or not search.question.answerable:
+        yield f"<p>{esc(asked(search.question))}</p>"
+    if search.findings:
+        yield _findings(search, search.findings)
+    if search.put_off:
+        yield f"<p>{esc(put_off(search.question))}</p>{_findings(search, search.put_off)}"
+    if search.findings or search.put_off:
         yield (
             '<p class="dim">Each was judged again on both sides: so from the value on, '
             "not yet one step before.</p>"
         )
-    if of.search.in_vain:
-        names = ", ".join(f"<code>{esc(key.name)}</code>" for key in of.search.in_vain)
-        yield f'<p class="dim">No value of these alone would: {names}</p>'
+    if search.in_vain:
+        names = ", ".join(f"<code>{esc(key.name)}</code>" for key in search.in_vain)
+        yield f'<p class="dim">{esc(in_vain(search.question))}: {names}</p>'
 
 
-def _findings(of: Explanation, findings: Sequence[Finding]) -> str:
-    assert of.search is not None
-    question = of.search.question
+def _findings(search: Search, findings: Sequence[Finding]) -> str:
     rows = (
         [
             f"<code>{esc(key_now(each))}</code>",
             esc(at(each)),
-            esc(outcome(each, question)),
+            esc(outcome(each, search.question)),
             esc(besides(each.effect)),
         ]
         for each in findings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.analysis.counterfactual import BRIDGED, MERGED, Effect, Finding, Question
+from engine.analysis.counterfactual import BRIDGED, FIRES, MERGED, Effect, Finding, Question
 from engine.analysis.explain import Contribution, Explanation
 from engine.analysis.explain_words import lasting, moment, number, per_cent
 from engine.rules_base import LEVELS
@@ -116,24 +116,31 @@ def _terms(of: Explanation, held: object) -> str:
     )
 
 
-def put_off(of: Explanation) -> str:
-    """Return what it means that a change only puts an alert off."""
-    assert of.search is not None
-    name = LEVELS[of.search.question.level - 1]
-    return f"It would have risen to {name} all the same, but later, at best, with one of these:"
-
-
-def asked(of: Explanation) -> str:
+def asked(question: Question) -> str:
     """Return what it means here that the alert is prevented."""
-    assert of.search is not None
-    question = of.search.question
     name = LEVELS[question.level - 1]
+    if not question.answerable:
+        return f"It did not come back to {name} later: nothing was to be bridged."
     if question.falls:
-        if not question.answerable:
-            return f"It did not come back to {name} later: nothing was to be bridged."
         gap = lasting(question.until_ms - question.event_ms)
         return f"{gap} later it was {name} again. It would have stayed {name} in between with:"
-    return f"It would not have risen to {name} with one of these, all else as it is:"
+    above = " or above" if question.level < len(LEVELS) else ""
+    said = "no alert at all" if question.level == 1 else f"no alert of {name}{above}"
+    return f"There would have been {said} with one of these, all else as it is:"
+
+
+def put_off(question: Question) -> str:
+    """Return what it means that a change only puts an alert off."""
+    name = "an alert" if question.level == 1 else f"an alert of {LEVELS[question.level - 1]}"
+    return f"There would have been {name} all the same, but later, at best, with one of these:"
+
+
+def in_vain(question: Question) -> str:
+    """Return what is said of keys that change nothing about it."""
+    if question.falls:
+        return "No value of these alone would have bridged it"
+    said = "it" if question.level == 1 else LEVELS[question.level - 1]
+    return f"No value of these alone would have prevented {said}"
 
 
 def at(finding: Finding) -> str:
@@ -162,11 +169,13 @@ def outcome(finding: Finding, question: Question) -> str:
     """Return in what way it is gone."""
     if finding.later_ms is not None:
         return f"{lasting(finding.later_ms)} later"
+    if finding.effect is not None and finding.effect.answer == FIRES:
+        return "NOT gone in the whole history, where more neighbours count"
     if finding.answer == MERGED:
         return "one with the alert before"
     if finding.answer == BRIDGED:
         return f"stays {LEVELS[question.level - 1]}"
-    return f"does not rise to {LEVELS[question.level - 1]}"
+    return "no alert" if question.level == 1 else f"not {LEVELS[question.level - 1]}"
 
 
 def besides(effect: Effect | None) -> str:

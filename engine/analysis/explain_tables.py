@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -34,6 +34,7 @@ CONTRIBUTIONS = pa.schema(
 )
 FINDINGS = pa.schema(
     [
+        ("level", _TEXT),
         ("key", _TEXT),
         ("now", _TEXT),
         ("gone_at", _TEXT),
@@ -60,11 +61,12 @@ def contributions_table(of: Explanation) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CONTRIBUTIONS)
 
 
-def finding_row(finding: Finding) -> dict[str, Any]:
+def finding_row(finding: Finding, level: int) -> dict[str, Any]:
     """Return a finding as plain values."""
     value, fires_at = finding.value, finding.fires_at
     effect = finding.effect
     row: dict[str, Any] = {
+        "level": LEVEL_NAMES[level],
         "key": finding.key.name,
         "now": finding.said(finding.key.value(0)),
         "gone_at": finding.words,
@@ -85,11 +87,26 @@ def finding_row(finding: Finding) -> dict[str, Any]:
     return row
 
 
-def findings_table(search: Search | None) -> pa.Table:
-    """Return a row for each change that would have prevented the transition, or put it off."""
-    found = () if search is None else (*search.findings, *search.put_off)
-    rows = [finding_row(each) for each in found]
+def findings_table(searches: Iterable[Search]) -> pa.Table:
+    """Return a row for each change that would have prevented a level, or put it off."""
+    rows = [
+        finding_row(each, search.question.level)
+        for search in searches
+        for each in (*search.findings, *search.put_off)
+    ]
     return pa.Table.from_pylist(rows, schema=FINDINGS)
+
+
+def _search_dict(search: Search) -> dict[str, Any]:
+    level = search.question.level
+    return {
+        "level": LEVEL_NAMES[level],
+        "answerable": search.question.answerable,
+        "found": [finding_row(each, level) for each in search.findings],
+        "put_off": [finding_row(each, level) for each in search.put_off],
+        "in_vain": [key.name for key in search.in_vain],
+        "judged": search.n_judged,
+    }
 
 
 def _story_rows(of: Explanation) -> Iterator[dict[str, Any]]:
@@ -113,15 +130,6 @@ def explanation_dict(of: Explanation) -> dict[str, Any]:
     """Return an explanation as plain JSON values; times are epoch milliseconds."""
     moment = of.moment
     catalog = moment.plan.catalog
-    prevented = None
-    if of.search is not None:
-        prevented = {
-            "found": [finding_row(each) for each in of.search.findings],
-            "put_off": [finding_row(each) for each in of.search.put_off],
-            "in_vain": [key.name for key in of.search.in_vain],
-            "judged": of.search.n_judged,
-            "answerable": of.search.question.answerable,
-        }
     return {
         "alert": of.alert,
         "episode": [
@@ -162,6 +170,6 @@ def explanation_dict(of: Explanation) -> dict[str, Any]:
             }
             for held in moment.rules
         ],
-        "prevented_by": prevented,
+        "prevented_by": [_search_dict(each) for each in of.searches],
         "notes": list(of.notes),
     }
