@@ -228,6 +228,7 @@ class Bearing:
         profile = self._rules.profiles[name]
         unit = display_unit(profile.unit)
         if kind in (HIGH, LOW):
+            # a limit of the sensor's own stands in no key, but its delay does
             side, bound = ("high", profile.range[1]) if kind == HIGH else ("low", profile.range[0])
             yield from self._ladder((*base, "limits", side), level, unit, kind == HIGH, bound)
             for at in LEVELS[:level]:

@@ -123,12 +123,15 @@ def _spans(side: Side | None, steps: np.ndarray, source: int) -> Iterator[tuple[
     if side is None:
         return
     low, high = (int(np.searchsorted(steps["source"], source, end)) for end in ("left", "right"))
-    mine = steps[low:high]
-    when = mine["event_ms"].tolist()
-    for at, (level, since_ms) in enumerate(zip(mine["level"].tolist(), when, strict=True)):
-        until_ms = when[at + 1] if at + 1 < len(when) else side.end_ms
-        if level and side.start_ms <= since_ms <= side.end_ms:
-            yield since_ms, until_ms, level
+    # times of a source never go backward
+    times = steps["event_ms"][low:high]
+    first = low + int(np.searchsorted(times, side.start_ms))
+    last = low + int(np.searchsorted(times, side.end_ms, "right"))
+    mine = steps[first:last]
+    when = [*mine["event_ms"].tolist(), side.end_ms]
+    for at, level in enumerate(mine["level"].tolist()):
+        if level:
+            yield when[at], when[at + 1], level
 
 
 def _counts(diff: Diff) -> str:

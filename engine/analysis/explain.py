@@ -8,7 +8,7 @@ to prevent the alert has been judged on both sides of its boundary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +30,7 @@ from engine.pipeline import Pipeline
 from engine.rules import Rules
 from engine.rules_base import LEVELS
 from engine.truth import Incident
-from kernels.layout import KIND_NAMES, LEVEL_NAMES, RAISE, TRANSITION_NAMES
+from kernels.layout import HIGH, KIND_NAMES, LEVEL_NAMES, LOW, RAISE, TRANSITION_NAMES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -214,7 +214,7 @@ def explain(
             for each in neighbour.sensors
         ],
         searches=(),
-        notes=_notes(taken, moment, hops),
+        notes=tuple(_notes(taken, moment, hops)),
     )
     if not prevent:
         return found
@@ -366,21 +366,31 @@ def _coupled(moment: Moment) -> list[Coupled]:
     return found
 
 
-def _notes(taken: Extract, moment: Moment, hops: int | None) -> tuple[str, ...]:
-    notes = []
+def _notes(taken: Extract, moment: Moment, hops: int | None) -> Iterator[str]:
     if hops is not None:
-        notes.append(
+        yield (
             f"the source depends on more than {MOST_SENSORS:,} sensors; neighbours of neighbours "
             "are left out, which may move what fades by seconds"
         )
     if taken.n_refused:
-        notes.append(
+        yield (
             f"{taken.n_refused:,} readings of these sensors were refused for their time "
             "(time.max_ahead_s, time.max_late_s) and told nobody anything"
         )
     if int(moment.transition["late"]):
-        notes.append("the reading that made it came late (time.late_after_s)")
-    return tuple(notes)
+        yield "the reading that made it came late (time.late_after_s)"
+    catalog = moment.plan.catalog
+    for each in (*moment.sensors, *(s for n in moment.neighbours for s in n.sensors)):
+        for signal in each.signals:
+            watched = moment.plan.profile_of_row[int(moment.plan.row[each.sensor])] is not None
+            limited = signal.kind in (HIGH, LOW)
+            if watched and limited and key_of(moment.plan, each.sensor, *signal[:2]) is None:
+                name = catalog.sensor_id[each.sensor].as_py()
+                level = LEVEL_NAMES[signal.level]
+                yield (
+                    f"the {level} limit of {name} is the sensor's own, from the catalog: no key of "
+                    "the rules moves it"
+                )
 
 
 # --- alerts that are not there -------------------------------------------------------------------

@@ -23,6 +23,7 @@ from engine.rules import Rules
 from engine.rules_check import load
 from kernels.layout import LEVEL_NAMES
 from tests.analysis.test_extract import cut, sub_plan
+from tests.cities import coupling, sensor, source, write_folder
 from tests.engine.histories import write
 from tests.engine.replays import RULES, city, one_file
 from tests.worlds import World, world, worlds
@@ -51,10 +52,10 @@ def told(found: Explanation) -> str:
 
 def assert_taken_apart(of: World, n: int) -> None:
     """Hold each transition of a world against its moment."""
-    for source in range(of.plan.catalog.n_sources):
-        taken, expected = cut(of, source, n)
+    for number in range(of.plan.catalog.n_sources):
+        taken, expected = cut(of, number, n)
         plan = sub_plan(of.plan, taken.part)
-        local = int(taken.part.place_of(np.array([source]))[0])
+        local = int(taken.part.place_of(np.array([number]))[0])
         for transition in expected:
             given_ = int(transition["episode_ms"]), int(transition["seq"])
             moment = moment_of(taken, plan, local, *given_)
@@ -73,15 +74,15 @@ def assert_taken_apart(of: World, n: int) -> None:
                 assert called == transition["level"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(worlds(100))
 def test_the_arithmetic_gives_the_score_of_the_line_to_the_last_bit(of: World) -> None:
     assert_taken_apart(of, 1000)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_so_it_does_in_long_logs(seed: int) -> None:
-    assert_taken_apart(world(Random(seed), 500), 100)
+    assert_taken_apart(world(Random(seed), 300), 100)
 
 
 def test_a_transition_that_is_not_there_is_not_found() -> None:
@@ -143,8 +144,8 @@ def test_a_signal_rule_is_named_with_the_sensors_that_make_it_hold(
     said = list(levels(explained(day, "well-105@1752630173000#2")))
     (rule,) = [line for line in said if "third-party damage" in line]
     assert "calls for orange" in rule
-    for sensor in ("well-105-ch4", "well-105-p", "works-1-permit"):
-        assert sensor in rule
+    for name in ("well-105-ch4", "well-105-p", "works-1-permit"):
+        assert name in rule
     assert said[-1] == "→ orange, set by a signal rule"
 
 
@@ -195,7 +196,7 @@ def test_every_alert_of_a_history_can_be_explained(tmp_path: Path) -> None:
     rules = Rules.parse(RULES)
     alerts = judge(past, rules).alerts
     kinds = set()
-    for alert in alerts[:40]:
+    for alert in alerts[:25]:
         found = explain(past, rules, f"{alert['alert_id']}#{alert['seq']}", prevent=False)
         assert found.alert == alert
         assert found.moment.score == pytest.approx(alert["score"], abs=0.051)
@@ -244,3 +245,41 @@ def test_a_sensor_without_readings_has_no_curve(tmp_path: Path) -> None:
     assert curves_of(found) == []
     assert found.story[-1].text == "methane (well-1/ch4) silent for 3 s → red"
     assert LEVEL_NAMES[found.story[-1].level] == "red"
+
+
+def test_a_limit_of_the_sensors_own_is_noted(tmp_path: Path) -> None:
+    sensors = [sensor("w/ch4", "w", unit="%LEL", period_s=1.0, high_blue=7.0)]
+    write_folder(tmp_path / "own", [source("w")], sensors)
+    build_catalog(tmp_path / "own", tmp_path / "own.catalog", 1, None)
+    values = [1.0, 8.0, 8.5, 1.0]
+    table = pa.table({"sensor": ["w/ch4"] * 4, "event_ms": [0, 1000, 2000, 3000], "value": values})
+    past = Past.open(tmp_path / "own.catalog", write(tmp_path / "own.parquet", table))
+    found = explain(past, Rules.parse(RULES), "w@1000")
+    (note,) = found.notes
+    assert "the blue limit of w/ch4 is the sensor's own, from the catalog" in note
+    assert found.contributions[0].key is None
+
+
+def test_a_source_of_a_huge_cluster_is_explained_by_its_direct_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a", "b", "c"]
+    sensors = [sensor(f"{name}/ch4", name, unit="%LEL", period_s=1.0) for name in names]
+    edges = [coupling("a", "b", weight=1.0), coupling("b", "c", weight=1.0)]
+    write_folder(tmp_path / "three", [source(name) for name in names], sensors, edges)
+    build_catalog(tmp_path / "three", tmp_path / "three.catalog", 1, None)
+    rows = [(f"{name}/ch4", 1000 * at, 60.0) for at in range(20) for name in "ab"]
+    columns = dict(zip(("sensor", "event_ms", "value"), zip(*rows, strict=True), strict=True))
+    past = Past.open(
+        tmp_path / "three.catalog", write(tmp_path / "three.parquet", pa.table(columns))
+    )
+    rules = Rules.parse(RULES)
+    whole = explain(past, rules, "c@0")
+    assert whole.extract.catalog.n_sources == 3 and whole.notes == ()
+    monkeypatch.setattr("engine.analysis.explain.MOST_SENSORS", 2)
+    near = explain(past, rules, "c@0")
+    assert near.extract.catalog.n_sources == 2
+    assert "neighbours of neighbours" in near.notes[0]
+    assert near.moment.score == whole.moment.score
+    for one, other in zip(near.searches, whole.searches, strict=True):
+        assert [f.words for f in one.findings] == [f.words for f in other.findings]
