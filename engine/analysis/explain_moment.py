@@ -17,6 +17,7 @@ import numpy as np
 from engine.analysis.extract import Extract
 from engine.plan import Plan
 from kernels.fade import faded
+from kernels.fuse import on_grain
 from kernels.ladder import climb
 from kernels.layout import CHANGE, HIGH, LOW, N_KINDS, TRANSITION
 
@@ -205,7 +206,7 @@ def _taken_apart(
         if _in_force(context, now_ms, catalog, source):
             factor *= float(context["factor"])
             contexts.append(number)
-    score = min(100.0, 100.0 * fused * factor)
+    score = min(100.0, float(on_grain(100.0 * fused * factor)))
     level_from = int(before["level"])
     limits, deadband = category["raise_at"], float(category["deadband"])
     floors = [
