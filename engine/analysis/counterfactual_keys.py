@@ -263,7 +263,7 @@ class Bearing:
         limits = value_at(self._rules, path)
         given = [each for each in LEVELS[:level] if limits[each] is not None]
         for at in given[::-1]:
-            if LEVELS.index(at) + 1 < self.level:
+            if LEVELS.index(at) + 1 < min(self.level, level):
                 continue
             now = limits[at]
             far = bound if math.isfinite(bound) else now + (1 if up else -1) * (abs(now) * 99 + 100)

@@ -51,7 +51,9 @@ svg.curve{width:100%;height:auto}
 svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
 ol,ul{padding-left:22px;margin:6px 0}
 footer{margin-top:40px;color:var(--dim);font-size:.85rem}
-@media (max-width:640px){body{padding:16px 12px 32px;font-size:14px}th,td{padding:5px 8px}}
+@media (max-width:640px){body{padding:16px 12px 32px;font-size:14px}th,td{padding:5px 8px}
+td:first-child{white-space:normal}td{min-width:5.5em}td.n{min-width:0}td>code{display:block;
+min-width:11em;overflow-wrap:anywhere}}
 @media print{:root{color-scheme:light;--ink:#000;--dim:#444;--line:#bbb;--page:#fff;--card:#fff;
 --blue:#2f6fdd;--yellow:#c69026;--orange:#d9601a;--red:#c9252d;--good:#1a7f37;--bad:#c9252d}
 body{max-width:none;padding:0;font-size:11px}.wide{overflow:visible;border:0}

@@ -170,6 +170,8 @@ def test_a_signal_rule_is_a_switch(tmp_path: Path) -> None:
     dropped = found["rules.any gas"]
     assert dropped.value is None and dropped.words == "not given"
     assert dropped.rules.rules == ()
+    # the rule asks for orange on a signal of blue: that limit is what bears on it
+    assert found["profiles.methane.limits.high.blue"].value == 14.3
 
 
 def test_a_truth_tells_what_a_change_loses(tmp_path: Path) -> None:
