@@ -8,9 +8,24 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.analysis.counterfactual import FAR_MS, FIRES, LATER, MERGED, SILENT, Finding, Question
-from engine.analysis.counterfactual_keys import DROP, Key, changed, shown_path, step_for, value_at
-from engine.analysis.explain import Explanation, explain
+from engine.analysis.explaining.counterfactual import (
+    FAR_MS,
+    FIRES,
+    LATER,
+    MERGED,
+    SILENT,
+    Finding,
+    Question,
+)
+from engine.analysis.explaining.counterfactual_keys import (
+    DROP,
+    Key,
+    changed,
+    shown_path,
+    step_for,
+    value_at,
+)
+from engine.analysis.explaining.explain import Explanation, explain
 from engine.analysis.past import Past, judge
 from engine.analysis.steps import steps_of
 from engine.rules import Rules

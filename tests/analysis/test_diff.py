@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis.diff import CHANGES, GONE, MERGED, NEW, SAME, SPLIT, Diff, compare, diff
-from engine.analysis.diff_episodes import by_source, episodes_of, groups_of
+from engine.analysis.diffs.diff import CHANGES, GONE, MERGED, NEW, SAME, SPLIT, Diff, compare, diff
+from engine.analysis.diffs.episodes import by_source, episodes_of, groups_of
 from engine.analysis.past import Past, judge
 from engine.catalog import Catalog
 from engine.rules import Rules

@@ -8,7 +8,7 @@ import orjson
 import pytest
 import typer
 
-from engine.analysis import diff_cli
+from engine.analysis.diffs import cli as diff_cli
 from engine.errors import InputError, OutputError, RulesError
 from tests.engine.replays import BEGIN_MS, RULES, city, one_file
 

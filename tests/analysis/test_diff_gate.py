@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.analysis.diff import Against, Diff
-from engine.analysis.diff_gate import NAMES, Gate, parse_gates
+from engine.analysis.diffs.diff import Against, Diff
+from engine.analysis.diffs.gate import NAMES, Gate, parse_gates
 from engine.catalog import Catalog
 from engine.truth import Incident, score
 from tests.analysis.test_diff import catalog, compared, steps_of

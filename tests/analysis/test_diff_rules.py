@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.analysis.diff_rules import rule_changes, shown
+from engine.analysis.diffs.rules import rule_changes, shown
 from engine.rules import Rules
 
 BASE = """

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from engine.analysis.explain import Explanation, explain, parse_id
-from engine.analysis.explain_draw import blocks, curves_of
-from engine.analysis.explain_html import html_of
-from engine.analysis.explain_moment import moment_of
-from engine.analysis.explain_said import levels, sums
+from engine.analysis.explaining.draw import blocks, curves_of
+from engine.analysis.explaining.explain import Explanation, explain, parse_id
+from engine.analysis.explaining.html import html_of
+from engine.analysis.explaining.moment import moment_of
+from engine.analysis.explaining.said import levels, sums
 from engine.analysis.past import Past, judge
 from engine.catalog_build import build_catalog
 from engine.errors import InputError
@@ -276,7 +276,7 @@ def test_a_source_of_a_huge_cluster_is_explained_by_its_direct_neighbours(
     rules = Rules.parse(RULES)
     whole = explain(past, rules, "c@0")
     assert whole.extract.catalog.n_sources == 3 and whole.notes == ()
-    monkeypatch.setattr("engine.analysis.explain.MOST_SENSORS", 2)
+    monkeypatch.setattr("engine.analysis.explaining.explain.MOST_SENSORS", 2)
     near = explain(past, rules, "c@0")
     assert near.extract.catalog.n_sources == 2
     assert "neighbours of neighbours" in near.notes[0]

@@ -8,7 +8,7 @@ import orjson
 import pytest
 import typer
 
-from engine.analysis import explain_cli
+from engine.analysis.explaining import cli as explain_cli
 from engine.analysis.past import Past, judge
 from engine.errors import InputError
 from engine.rules import Rules

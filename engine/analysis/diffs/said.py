@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.analysis.diff import GONE, NEW, TIMES, Count, Group, Side, Verdict
-from engine.analysis.explain_words import lasting, shift
+from engine.analysis.diffs.diff import GONE, NEW, TIMES, Count, Group, Side, Verdict
+from engine.analysis.explaining.words import lasting, shift
 from kernels.layout import LEVEL_NAMES, N_LEVELS
 
 

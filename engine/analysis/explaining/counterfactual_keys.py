@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engine.analysis.explain_moment import Moment, Sensor
+from engine.analysis.explaining.moment import Moment, Sensor
 from engine.plan import Plan
 from engine.rules import Rules
 from engine.rules_base import LEVELS, MAX_DELAY_S, Path

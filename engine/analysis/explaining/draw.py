@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.analysis.explain import Explanation
-from engine.analysis.explain_story import Story
-from engine.analysis.explain_words import esc, moment, number
+from engine.analysis.explaining.explain import Explanation
+from engine.analysis.explaining.story import Story
+from engine.analysis.explaining.words import esc, moment, number
 from kernels.layout import HIGH, LEVEL_NAMES, LOW, N_LEVELS
 
 Array = np.ndarray[Any, Any]

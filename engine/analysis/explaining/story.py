@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.analysis.explain_moment import Moment, levels_of
-from engine.analysis.explain_words import lasting
+from engine.analysis.explaining.moment import Moment, levels_of
+from engine.analysis.explaining.words import lasting
 from engine.analysis.extract import Extract
 from engine.plan import Plan
 from engine.sentences import amount, describe

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from engine.analysis.counterfactual import Finding, Search
-from engine.analysis.diff_page import level_mark, page, table, when
-from engine.analysis.explain import Contribution, Explanation
-from engine.analysis.explain_draw import curves_of, drawing
-from engine.analysis.explain_said import (
+from engine.analysis.diffs.page import level_mark, page, table, when
+from engine.analysis.explaining.counterfactual import Finding, Search
+from engine.analysis.explaining.draw import curves_of, drawing
+from engine.analysis.explaining.explain import Contribution, Explanation
+from engine.analysis.explaining.said import (
     asked,
     at,
     besides,
@@ -21,7 +21,7 @@ from engine.analysis.explain_said import (
     put_off,
     sums,
 )
-from engine.analysis.explain_words import esc, moment, zone_name
+from engine.analysis.explaining.words import esc, moment, zone_name
 from kernels.layout import LEVEL_NAMES
 
 

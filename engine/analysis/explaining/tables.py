@@ -10,8 +10,8 @@ import pyarrow as pa
 from kernels.layout import CAUSE_NAMES, KIND_NAMES, LEVEL_NAMES
 
 if TYPE_CHECKING:
-    from engine.analysis.counterfactual import Finding, Search
-    from engine.analysis.explain import Explanation
+    from engine.analysis.explaining.counterfactual import Finding, Search
+    from engine.analysis.explaining.explain import Explanation
 
 MOMENT = pa.timestamp("ms", tz="UTC")
 _TEXT, _NUMBER = pa.string(), pa.float64()

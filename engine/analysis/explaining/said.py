@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.analysis.counterfactual import BRIDGED, FIRES, MERGED, Effect, Finding, Question
-from engine.analysis.explain import Contribution, Explanation
-from engine.analysis.explain_words import lasting, moment, number, per_cent
+from engine.analysis.explaining.counterfactual import (
+    BRIDGED,
+    FIRES,
+    MERGED,
+    Effect,
+    Finding,
+    Question,
+)
+from engine.analysis.explaining.explain import Contribution, Explanation
+from engine.analysis.explaining.words import lasting, moment, number, per_cent
 from engine.rules_base import LEVELS
 from kernels.layout import CAUSE_NAMES, LEVEL_NAMES, NEVER
 

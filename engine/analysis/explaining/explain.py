@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import orjson
 
-from engine.analysis.counterfactual import Question, Search, search, with_effects
-from engine.analysis.counterfactual_keys import Bearing
-from engine.analysis.explain_moment import Moment, Sensor, levels_of, moment_of
-from engine.analysis.explain_story import Story, Told, key_of
-from engine.analysis.explain_words import moment as said_moment
+from engine.analysis.explaining.counterfactual import Question, Search, search, with_effects
+from engine.analysis.explaining.counterfactual_keys import Bearing
+from engine.analysis.explaining.moment import Moment, Sensor, levels_of, moment_of
+from engine.analysis.explaining.story import Story, Told, key_of
+from engine.analysis.explaining.words import moment as said_moment
 from engine.analysis.extract import Extract, Part, extract
 from engine.analysis.past import Past
 from engine.analysis.steps import steps_of
@@ -119,25 +119,25 @@ class Explanation:
 
     def table(self) -> pa.Table:
         """Return what each sensor counts, neighbours' sensors too."""
-        from engine.analysis.explain_tables import contributions_table
+        from engine.analysis.explaining.tables import contributions_table
 
         return contributions_table(self)
 
     def findings_table(self) -> pa.Table:
         """Return the changes of single keys that would have prevented it."""
-        from engine.analysis.explain_tables import findings_table
+        from engine.analysis.explaining.tables import findings_table
 
         return findings_table(self.searches)
 
     def story_table(self) -> pa.Table:
         """Return what the sensors did, in order."""
-        from engine.analysis.explain_tables import story_table
+        from engine.analysis.explaining.tables import story_table
 
         return story_table(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as plain JSON values."""
-        from engine.analysis.explain_tables import explanation_dict
+        from engine.analysis.explaining.tables import explanation_dict
 
         return explanation_dict(self)
 

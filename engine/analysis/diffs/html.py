@@ -7,11 +7,11 @@ from datetime import timezone
 
 import numpy as np
 
-from engine.analysis.diff import CHANGES, SAME, Diff, Group, Side
-from engine.analysis.diff_page import level_mark, page, table, tiles, when
-from engine.analysis.diff_rules import shown
-from engine.analysis.diff_said import amount, change_words, differs, lasted, name_of, verdict_words
-from engine.analysis.explain_words import esc, moment, zone_name
+from engine.analysis.diffs.diff import CHANGES, SAME, Diff, Group, Side
+from engine.analysis.diffs.page import level_mark, page, table, tiles, when
+from engine.analysis.diffs.rules import shown
+from engine.analysis.diffs.said import amount, change_words, differs, lasted, name_of, verdict_words
+from engine.analysis.explaining.words import esc, moment, zone_name
 from kernels.layout import LEVEL_NAMES
 
 MOST = 2000

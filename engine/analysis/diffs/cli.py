@@ -17,15 +17,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from engine.analysis.diff_gate import Gate, parse_gates
-from engine.analysis.explain_words import moment, zone_name
+from engine.analysis.diffs.gate import Gate, parse_gates
+from engine.analysis.explaining.words import moment, zone_name
 from engine.replay_cli import LEVEL_STYLES
 from engine.truth import LEVELS
 from kernels.layout import LEVEL_NAMES
 
 if TYPE_CHECKING:
-    from engine.analysis.diff import Diff
-    from engine.analysis.diff import Group as Episodes
+    from engine.analysis.diffs.diff import Diff
+    from engine.analysis.diffs.diff import Group as Episodes
 
 MOST_SHOWN = 20
 DIFFERS = 1
@@ -53,14 +53,14 @@ def run(
 ) -> int:
     """Judge a history under two rule sets and print what differs; return the exit code.
 
-    0, or 1 if a condition of `fail_on` is met (see `engine.analysis.diff_gate`). Raises what is
+    0, or 1 if a condition of `fail_on` is met (see `engine.analysis.diffs.gate`). Raises what is
     wrong with the input.
     """
     gates = gates_of(fail_on, truth is not None)
     if level not in LEVELS:
         raise typer.BadParameter(f"--level: must be one of {', '.join(LEVELS)}, got {level!r}")
-    from engine.analysis.diff import diff
-    from engine.analysis.diff_page import ready
+    from engine.analysis.diffs.diff import diff
+    from engine.analysis.diffs.page import ready
     from engine.analysis.past import Past
     from engine.rules_check import load
     from engine.truth import read_truth
@@ -84,8 +84,8 @@ def run(
         )
     failed = [met for gate in gates if (met := gate.met(found)) is not None]
     if html is not None:
-        from engine.analysis.diff_html import html_of
-        from engine.analysis.diff_page import write_page
+        from engine.analysis.diffs.html import html_of
+        from engine.analysis.diffs.page import write_page
 
         write_page(html, html_of(found, old=str(old), new=str(new), failed=failed))
     if as_json:
@@ -158,7 +158,7 @@ def report(diff: Diff, most: int = MOST_SHOWN) -> RenderableType:
 
 
 def _keys(diff: Diff) -> RenderableType:
-    from engine.analysis.diff_rules import shown
+    from engine.analysis.diffs.rules import shown
 
     if not diff.keys:
         return "rules: both mean the same"
@@ -171,7 +171,7 @@ def _keys(diff: Diff) -> RenderableType:
 
 
 def _counts(diff: Diff) -> Table:
-    from engine.analysis.diff_said import amount, differs, name_of
+    from engine.analysis.diffs.said import amount, differs, name_of
 
     table = Table(box=None, padding=(0, 2), pad_edge=False)
     table.add_column("counts")
@@ -185,7 +185,7 @@ def _counts(diff: Diff) -> Table:
 
 
 def _differing(diff: Diff, zone: timezone, most: int) -> Table:
-    from engine.analysis.diff_said import change_words, lasted
+    from engine.analysis.diffs.said import change_words, lasted
 
     groups = diff.differing
     table = Table(box=None, padding=(0, 2), pad_edge=False)
@@ -217,7 +217,7 @@ def _peaks(group: Episodes) -> str:
 
 
 def _truth(diff: Diff, zone: timezone) -> RenderableType:
-    from engine.analysis.diff_said import verdict_words
+    from engine.analysis.diffs.said import verdict_words
 
     against = diff.against
     assert against is not None
@@ -240,7 +240,7 @@ def _truth(diff: Diff, zone: timezone) -> RenderableType:
 
 def _verdict(diff: Diff) -> str:
     """Return what CI reads last, in one line."""
-    from engine.analysis.diff import SAME
+    from engine.analysis.diffs.diff import SAME
 
     n_same = diff.by_change[SAME]
     if not diff.differing:

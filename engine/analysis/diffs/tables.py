@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from engine.analysis.diff_rules import KeyChange, shown
+from engine.analysis.diffs.rules import KeyChange, shown
 from kernels.layout import LEVEL_NAMES
 
 if TYPE_CHECKING:
-    from engine.analysis.diff import Against, Diff, Group, Side
+    from engine.analysis.diffs.diff import Against, Diff, Group, Side
 
 LEVELS = LEVEL_NAMES[1:]
 MOMENT = pa.timestamp("ms", tz="UTC")

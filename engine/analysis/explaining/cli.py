@@ -16,14 +16,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from engine.analysis.explain_words import moment, number, zone_name
+from engine.analysis.explaining.words import moment, number, zone_name
 from engine.replay_cli import LEVEL_STYLES
 from engine.truth import LEVELS
 from kernels.layout import LEVEL_NAMES
 
 if TYPE_CHECKING:
-    from engine.analysis.counterfactual import Finding, Search
-    from engine.analysis.explain import Contribution, Explanation
+    from engine.analysis.explaining.counterfactual import Finding, Search
+    from engine.analysis.explaining.explain import Contribution, Explanation
 
 MOST_TOLD = 14
 """Lines of what happened that a terminal shows, the last ones."""
@@ -51,8 +51,8 @@ def run(
     """Explain one alert and print it; return the exit code. Raises what is wrong with the input."""
     if level not in LEVELS:
         raise typer.BadParameter(f"--level: must be one of {', '.join(LEVELS)}, got {level!r}")
-    from engine.analysis.diff_page import ready
-    from engine.analysis.explain import explain, parse_id
+    from engine.analysis.diffs.page import ready
+    from engine.analysis.explaining.explain import explain, parse_id
     from engine.analysis.past import Past
     from engine.rules_check import load
     from engine.truth import read_truth
@@ -77,8 +77,8 @@ def run(
             on_progress=show,
         )
     if html is not None:
-        from engine.analysis.diff_page import write_page
-        from engine.analysis.explain_html import html_of
+        from engine.analysis.diffs.page import write_page
+        from engine.analysis.explaining.html import html_of
 
         write_page(html, html_of(found))
     if as_json:
@@ -114,7 +114,7 @@ def progress(stderr: Console) -> Iterator[Callable[[str, float], None]]:
 
 def report(of: Explanation) -> RenderableType:
     """Return what a terminal shows."""
-    from engine.analysis.explain_said import levels, sums
+    from engine.analysis.explaining.said import levels, sums
 
     parts: list[RenderableType] = [_head(of), "", _titled("What happened"), _story(of)]
     curves = _curves(of)
@@ -150,7 +150,7 @@ def _styled(level: str) -> str:
 
 
 def _head(of: Explanation) -> RenderableType:
-    from engine.analysis.explain_said import head
+    from engine.analysis.explaining.said import head
 
     alert = of.alert
     zone = of.rules.time.zone()
@@ -189,7 +189,7 @@ def _story(of: Explanation) -> Table:
 
 
 def _curves(of: Explanation) -> RenderableType | None:
-    from engine.analysis.explain_draw import blocks, curves_of
+    from engine.analysis.explaining.draw import blocks, curves_of
 
     curves = curves_of(of)
     if not curves:
@@ -214,7 +214,7 @@ def _curves(of: Explanation) -> RenderableType | None:
 
 
 def _contributions(of: Explanation, rows: Sequence[Contribution]) -> Table:
-    from engine.analysis.explain_said import counted
+    from engine.analysis.explaining.said import counted
 
     table = Table(box=None, padding=(0, 2))
     for name in ("sensor", "signal", "severity × weight × detector's", "counts"):
@@ -243,7 +243,7 @@ def _neighbours(of: Explanation) -> Table:
 
 
 def _prevented(search: Search) -> Iterator[RenderableType]:
-    from engine.analysis.explain_said import asked, in_vain, put_off
+    from engine.analysis.explaining.said import asked, in_vain, put_off
 
     if search.findings or not search.question.answerable:
         yield _text(asked(search.question))
@@ -261,7 +261,7 @@ def _prevented(search: Search) -> Iterator[RenderableType]:
 
 
 def _findings(search: Search, findings: Sequence[Finding]) -> Iterator[RenderableType]:
-    from engine.analysis.explain_said import at, besides, key_now, outcome
+    from engine.analysis.explaining.said import at, besides, key_now, outcome
 
     for each in findings:
         more = besides(each.effect)

@@ -1,7 +1,7 @@
 """One history under two rule sets: what one raises and the other does not, or at another time.
 
-`diff(past, old, new)` judges the history under both; see `engine.analysis.diff_episodes` for which
-episodes are taken to be about the same thing, and `engine.analysis.diff_gate` for what CI may ask.
+`diff(past, old, new)` judges the history under both; see `engine.analysis.diffs.episodes` for which
+episodes are taken to be about the same thing, and `engine.analysis.diffs.gate` for what CI may ask.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from engine.analysis.diff_episodes import NEVER, by_source, episodes_of, groups_of
-from engine.analysis.diff_rules import KeyChange, rule_changes
+from engine.analysis.diffs.episodes import NEVER, by_source, episodes_of, groups_of
+from engine.analysis.diffs.rules import KeyChange, rule_changes
 from engine.analysis.past import Past
 from engine.catalog import Catalog
 from engine.rules import Rules
@@ -222,31 +222,31 @@ class Diff:
 
     def table(self) -> pa.Table:
         """Return a row for each group; times in UTC, lengths in seconds."""
-        from engine.analysis.diff_tables import groups_table
+        from engine.analysis.diffs.tables import groups_table
 
         return groups_table(self.groups)
 
     def counts_table(self) -> pa.Table:
         """Return `counts` as a table."""
-        from engine.analysis.diff_tables import rows_table
+        from engine.analysis.diffs.tables import rows_table
 
         return rows_table(Count, self.counts())
 
     def keys_table(self) -> pa.Table:
         """Return the keys of the rules that differ, values as a rules file has them."""
-        from engine.analysis.diff_tables import keys_table
+        from engine.analysis.diffs.tables import keys_table
 
         return keys_table(self.keys)
 
     def verdicts_table(self) -> pa.Table:
         """Return what becomes of each incident; no row without a truth."""
-        from engine.analysis.diff_tables import verdicts_table
+        from engine.analysis.diffs.tables import verdicts_table
 
         return verdicts_table(self.against)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as plain JSON values; groups that are the same are only counted."""
-        from engine.analysis.diff_tables import diff_dict
+        from engine.analysis.diffs.tables import diff_dict
 
         return diff_dict(self)
 

@@ -31,7 +31,7 @@ from engine.rules_base import one_of
 from kernels.layout import LEVEL_NAMES
 
 if TYPE_CHECKING:
-    from engine.analysis.diff import Diff, Group
+    from engine.analysis.diffs.diff import Diff, Group
 
 TIMED = ("later", "earlier", "shorter", "longer", "found-later")
 COUNTED = ("more", "fewer", "false")

@@ -7,7 +7,7 @@ from datetime import timezone
 from pathlib import Path
 
 from engine import __version__
-from engine.analysis.explain_words import esc, moment
+from engine.analysis.explaining.words import esc, moment
 from engine.errors import OutputError
 from kernels.layout import LEVEL_NAMES
 

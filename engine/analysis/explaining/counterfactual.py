@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.analysis.counterfactual_keys import DROP, Key
+from engine.analysis.explaining.counterfactual_keys import DROP, Key
 from engine.analysis.extract import Extract
 from engine.analysis.past import Past
 from engine.analysis.steps import steps_of
@@ -341,7 +341,7 @@ def with_effects(
     on_progress: Callable[[float], None] | None = None,
 ) -> Search:
     """Judge the whole history under each change, and note what else it does."""
-    from engine.analysis.diff import alerts_of
+    from engine.analysis.diffs.diff import alerts_of
     from engine.analysis.sweep import Sweep
 
     wanted = (*found.findings, *found.put_off)
