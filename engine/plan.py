@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -183,9 +183,7 @@ def compile_plan(catalog: Catalog, rules: Rules) -> Plan:
         fault = Fault(kind="catalog", problem=bound, value=len(catalog.categories))
         raise RulesError("the rules do not fit the catalog", faults=[fault])
     rows = compile_rows(catalog, rules)
-    terms, signal_rules = _signal_rules(catalog, rules)
-    contexts, context_names = _contexts(catalog, rules)
-    influence = np.array([rules.coupling.of(kind) for kind in catalog.coupling_kinds], np.float64)
+    fusing = compile_fusing(catalog, rules)
     watched = np.array([name is not None for name in rows.profile_of_row])
     time = rules.time
     digest = hashlib.blake2b(f"{catalog.digest}\n{rules.digest}".encode(), digest_size=16)
@@ -199,11 +197,11 @@ def compile_plan(catalog: Catalog, rules: Rules) -> Plan:
         more_start=_starts(np.maximum(rows.params["n_windows"] - 1, 0)[rows.row]),
         season_start=_starts(rows.params["season_bins"][rows.row]),
         absent_ms=_absent_ms(rows, catalog.period_ms),
-        category=_categories(catalog, rules),
-        terms=terms,
-        signal_rules=signal_rules,
-        contexts=contexts,
-        coupled_weight=catalog.coupled_weight * _taken(influence, catalog.coupled_kind),
+        category=fusing.category,
+        terms=fusing.terms,
+        signal_rules=fusing.signal_rules,
+        contexts=fusing.contexts,
+        coupled_weight=fusing.coupled_weight,
         tick_ms=to_ms(time.tick_s),
         late_after_ms=to_ms(time.late_after_s),
         max_ahead_ms=to_ms(time.max_ahead_s),
@@ -211,8 +209,32 @@ def compile_plan(catalog: Catalog, rules: Rules) -> Plan:
         profile_of_row=rows.profile_of_row,
         n_unprofiled=int((~watched)[rows.row].sum()),
         window_names=rows.window_names,
-        context_names=context_names,
+        context_names=fusing.context_names,
         notes=(*rows.notes, *_notes(catalog, rules)),
+    )
+
+
+class Fusing(NamedTuple):
+    """What fusion needs to know of rules and catalog; the fields are those of `Plan`."""
+
+    category: Array
+    terms: Array
+    signal_rules: Array
+    contexts: Array
+    coupled_weight: Array
+    context_names: list[str]
+
+
+def compile_fusing(catalog: Catalog, rules: Rules) -> Fusing:
+    """Return what fusion needs to know."""
+    contexts, context_names = _contexts(catalog, rules)
+    influence = np.array([rules.coupling.of(kind) for kind in catalog.coupling_kinds], np.float64)
+    return Fusing(
+        _categories(catalog, rules),
+        *_signal_rules(catalog, rules),
+        contexts,
+        catalog.coupled_weight * _taken(influence, catalog.coupled_kind),
+        context_names,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,28 +41,149 @@ class Rows:
 
 def compile_rows(catalog: Catalog, rules: Rules) -> Rows:
     """Return the rows of all sensors; RulesError if a unit or a sensor's own limits don't fit."""
-    first_window: dict[str, int] = {}
-    windows: list[Array] = []
-    names: list[str] = []
-    for name, profile in rules.profiles.items():
-        first_window[name] = len(windows)
-        windows += [window_row(window) for window in profile.windows]
-        names += [window.name for window in profile.windows]
-    keys, group = _groups(catalog)
-    base, profile_of_row, row_of_group = _base_rows(catalog, rules, keys, first_window)
-    row = row_of_group[group]
-    params, row, profile_of_row, notes = _with_own_limits(catalog, rules, base, row, profile_of_row)
-    absent = {name: profile.absent(rules.absence)[0] for name, profile in rules.profiles.items()}
-    absent_after = [rules.absence.after if n is None else absent[n] for n in profile_of_row]
-    return Rows(
-        params=params,
-        row=row,
-        absent_after=np.array(absent_after, np.float64),
-        profile_of_row=profile_of_row,
-        window_params=np.array(windows, WINDOW_PARAMS),
-        window_names=names,
-        notes=notes,
-    )
+    return RowCompiler(catalog).rows(rules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """Which row each sensor has: the same under all rules that watch the same sensors."""
+
+    row: Array
+    """(S,) uint32"""
+    profiled: tuple[bool, ...]
+    """Whether a profile watches a row; rows before those of sensors with limits of their own."""
+    base: Array
+    """The row before its own limits, of each row after those."""
+    own: Array
+    """Those rows' own limits: four high, four low, deadband; NaN where the profile's hold."""
+    sensors: Array
+    """Sensors with limits of their own, and which of those rows each has."""
+    own_row: Array
+    notes: list[Fault]
+
+
+class RowCompiler:
+    """Compiles rules for one catalog; what is the same from rules to rules is made once."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._keys, self._group = _groups(catalog)
+        self._templates: dict[tuple[str, str, int], Array] = {}
+        self._percents: dict[tuple[str, int, int], Array] = {}
+        self._assignments: dict[tuple[bool, ...], Assignment] = {}
+        self._conversions: dict[tuple[str, str, int], tuple[float, float]] = {}
+
+    def rows(self, rules: Rules) -> Rows:
+        """Return the rows of all sensors; RulesError if a unit or own limits don't fit."""
+        first_window: dict[str, int] = {}
+        windows: list[Array] = []
+        names: list[str] = []
+        for name, profile in rules.profiles.items():
+            first_window[name] = len(windows)
+            windows += [window_row(window) for window in profile.windows]
+            names += [window.name for window in profile.windows]
+        base, profile_of_row, row_of_group = self._base_rows(rules, first_window)
+        profiled = tuple(name is not None for name in profile_of_row)
+        assigned = self._assignments.get(profiled)
+        if assigned is None:
+            assigned = _assignment(self.catalog, profiled, row_of_group[self._group])
+            self._assignments[profiled] = assigned
+        params = base
+        if len(assigned.base):
+            own = base[assigned.base]
+            _replace_limits(own, assigned.own)
+            crossed = _crossed(own)
+            if crossed.any():
+                _refuse(self.catalog, rules, assigned, own, crossed, profile_of_row)
+            params = np.concatenate([base, own])
+            profile_of_row += [profile_of_row[number] for number in assigned.base.tolist()]
+        absent = {name: each.absent(rules.absence)[0] for name, each in rules.profiles.items()}
+        absent_after = [rules.absence.after if n is None else absent[n] for n in profile_of_row]
+        return Rows(
+            params=params,
+            row=assigned.row,
+            absent_after=np.array(absent_after, np.float64),
+            profile_of_row=profile_of_row,
+            window_params=np.array(windows, WINDOW_PARAMS),
+            window_names=names,
+            notes=assigned.notes,
+        )
+
+    def _template(self, rules: Rules, about: str, name: str | None, first_window: int) -> Array:
+        """Return a profile's row; ``about`` is what it rests on besides the profile."""
+        profile = None if name is None else rules.profiles[name]
+        key = (about, "" if profile is None else profile.model_dump_json(), first_window)
+        if key not in self._templates:
+            if profile is None:
+                self._templates[key] = inert_row(rules)
+            else:
+                self._templates[key] = profile_row(rules, profile, first_window)
+        return self._templates[key]
+
+    def _percent(self, rules: Rules, about: str, category: int, quantity: int) -> Array:
+        """Return what signals of a quantity count in a category; ``about`` is how they fuse."""
+        key = (about, category, quantity)
+        if key not in self._percents:
+            fusion = rules.fusion.of(self.catalog.categories[category])
+            self._percents[key] = percent_table(fusion, self.catalog.quantities[quantity])
+        return self._percents[key]
+
+    def _conversion(self, profile: Profile, unit: int) -> tuple[float, float]:
+        """Return scale and offset from a sensor's unit to its profile's."""
+        key = (profile.quantity, profile.unit, unit)
+        if key not in self._conversions:
+            catalog = self.catalog
+            quantity = QUANTITIES.get(profile.quantity) or Quantity(
+                name=profile.quantity,
+                unit=catalog.canonical_units[profile.quantity],
+                description="",
+            )
+            self._conversions[key] = conversion(quantity, catalog.units[unit], profile.unit)
+        return self._conversions[key]
+
+    def _base_rows(
+        self, rules: Rules, first_window: dict[str, int]
+    ) -> tuple[Array, list[str | None], Array]:
+        """Return the rows before sensors' own limits, each one's profile, and each group's row."""
+        catalog = self.catalog
+        about = f"{rules.absence.model_dump_json()} {rules.time.utc_offset}"
+        fusion = rules.fusion.model_dump_json()
+        rows = [inert_row(rules)]
+        profile_of_row: list[str | None] = [None]
+        rows[0]["percent"] = percent_table(rules.fusion, "")
+        row_of: dict[tuple[int, int, int], int] = {}
+        row_of_group = np.zeros(len(self._keys), np.uint32)
+        templates: dict[str | None, Array] = {}
+        faults: dict[str, Fault] = {}
+        for group, (category, quantity, unit) in enumerate(self._keys):
+            name = rules.profile_name(catalog.quantities[quantity], catalog.categories[category])
+            known = (category, quantity, -1 if name is None else unit)
+            if known not in row_of:
+                if name not in templates:
+                    first = 0 if name is None else first_window[name]
+                    templates[name] = self._template(rules, about, name, first)
+                row = templates[name].copy()
+                if name is not None:
+                    try:
+                        scaled = self._conversion(rules.profiles[name], unit)
+                    except UnitError as error:
+                        faults[name] = Fault(
+                            kind="unit",
+                            key=f"profiles.{name}.unit",
+                            value=rules.profiles[name].unit,
+                            problem=f"does not fit the catalog's sensors: {error.problem}",
+                        )
+                        continue
+                    row["scale"], row["offset"] = scaled
+                row["percent"] = self._percent(rules, fusion, category, quantity)
+                row["quantity"] = quantity
+                row_of[known] = len(rows)
+                rows.append(row)
+                profile_of_row.append(name)
+            row_of_group[group] = row_of[known]
+        if faults:
+            raise RulesError("the rules do not fit the catalog", faults=faults.values())
+        return np.array(rows, PARAMS), profile_of_row, row_of_group
 
 
 def _groups(catalog: Catalog) -> tuple[list[tuple[int, int, int]], Array]:
@@ -84,72 +204,13 @@ def _groups(catalog: Catalog) -> tuple[list[tuple[int, int, int]], Array]:
     return keys, rank[view(encoded.indices)]
 
 
-def _base_rows(
-    catalog: Catalog, rules: Rules, keys: list[tuple[int, int, int]], first_window: dict[str, int]
-) -> tuple[Array, list[str | None], Array]:
-    """Return the rows before sensors' own limits, each one's profile, and each group's row."""
-
-    @cache
-    def template(name: str | None) -> Array:
-        if name is None:
-            return inert_row(rules)
-        return profile_row(rules, rules.profiles[name], first_window[name])
-
-    @cache
-    def percent(category: str, quantity: str) -> Array:
-        return percent_table(rules.fusion.of(category), quantity)
-
-    rows = [inert_row(rules)]
-    profile_of_row: list[str | None] = [None]
-    rows[0]["percent"] = percent_table(rules.fusion, "")
-    row_of: dict[tuple[int, int, int], int] = {}
-    row_of_group = np.zeros(len(keys), np.uint32)
-    faults: dict[str, Fault] = {}
-    for group, (category, quantity, unit) in enumerate(keys):
-        category_name, quantity_name = catalog.categories[category], catalog.quantities[quantity]
-        name = rules.profile_name(quantity_name, category_name)
-        known = (category, quantity, -1 if name is None else unit)
-        if known not in row_of:
-            row = template(name).copy()
-            if name is not None:
-                try:
-                    scaled = _conversion(catalog, rules.profiles[name], catalog.units[unit])
-                except UnitError as error:
-                    faults[name] = Fault(
-                        kind="unit",
-                        key=f"profiles.{name}.unit",
-                        value=rules.profiles[name].unit,
-                        problem=f"does not fit the catalog's sensors: {error.problem}",
-                    )
-                    continue
-                row["scale"], row["offset"] = scaled
-            row["percent"], row["quantity"] = percent(category_name, quantity_name), quantity
-            row_of[known] = len(rows)
-            rows.append(row)
-            profile_of_row.append(name)
-        row_of_group[group] = row_of[known]
-    if faults:
-        raise RulesError("the rules do not fit the catalog", faults=faults.values())
-    return np.array(rows, PARAMS), profile_of_row, row_of_group
-
-
-def _conversion(catalog: Catalog, profile: Profile, unit: str) -> tuple[float, float]:
-    """Return scale and offset from a sensor's unit to its profile's."""
-    quantity = QUANTITIES.get(profile.quantity) or Quantity(
-        name=profile.quantity, unit=catalog.canonical_units[profile.quantity], description=""
-    )
-    return conversion(quantity, unit, profile.unit)
-
-
-def _with_own_limits(
-    catalog: Catalog, rules: Rules, base: Array, row: Array, profile_of_row: list[str | None]
-) -> tuple[Array, Array, list[str | None], list[Fault]]:
-    """Return rows and assignment with the limits that sensors have of their own."""
+def _assignment(catalog: Catalog, profiled: tuple[bool, ...], row: Array) -> Assignment:
+    """Return the assignment with a row of its own for each distinct set of own limits."""
     sensors = np.asarray(catalog.override_sensor, np.int64)
     own = np.column_stack(
         [catalog.override_high, catalog.override_low, catalog.override_deadband]
     ).astype(np.float64)
-    watched = np.array([name is not None for name in profile_of_row])[row[sensors]]
+    watched = np.array(profiled)[row[sensors]]
     notes = []
     if not watched.all():
         notes.append(
@@ -162,18 +223,20 @@ def _with_own_limits(
         )
     kept = watched & ~np.isnan(own).all(1)
     sensors, own = sensors[kept], own[kept]
-    if not len(sensors):
-        return base, row, profile_of_row, notes
-    distinct, group = _distinct(np.column_stack([row[sensors], own]))
-    rows = base[distinct[:, 0].astype(np.int64)]
-    _replace_limits(rows, distinct[:, 1:])
-    crossed = _crossed(rows)
-    if crossed.any():
-        _refuse(catalog, rules, sensors, group, rows, crossed, distinct[:, 0], profile_of_row)
-    row = row.copy()
-    row[sensors] = len(base) + group
-    names = [profile_of_row[number] for number in distinct[:, 0].astype(np.int64)]
-    return np.concatenate([base, rows]), row, profile_of_row + names, notes
+    lines, group = np.zeros((0, 10)), np.zeros(0, np.int64)
+    if len(sensors):
+        lines, group = _distinct(np.column_stack([row[sensors], own]))
+        row = row.copy()
+        row[sensors] = len(profiled) + group
+    return Assignment(
+        row=row,
+        profiled=profiled,
+        base=lines[:, 0].astype(np.int64),
+        own=lines[:, 1:],
+        sensors=sensors,
+        own_row=group,
+        notes=notes,
+    )
 
 
 def _distinct(table: Array) -> tuple[Array, Array]:
@@ -216,18 +279,16 @@ def _crossed(rows: Array) -> Array:
 def _refuse(
     catalog: Catalog,
     rules: Rules,
-    sensors: Array,
-    group: Array,
+    assigned: Assignment,
     rows: Array,
     crossed: Array,
-    base: Array,
     profile_of_row: list[str | None],
 ) -> None:
-    bad = np.flatnonzero(crossed[group])
+    bad = np.flatnonzero(crossed[assigned.own_row])
     faults = []
     for index in bad[:MAX_LISTED].tolist():
-        row = rows[group[index]]
-        name = profile_of_row[int(base[group[index]])]
+        number = int(assigned.own_row[index])
+        row, name = rows[number], profile_of_row[int(assigned.base[number])]
         assert name is not None
         shown = {
             side: [x for x in row[side].tolist() if np.isfinite(x)] for side in ("high", "low")
@@ -235,7 +296,7 @@ def _refuse(
         faults.append(
             Fault(
                 kind="own limits",
-                key=f"sensor {catalog.sensor_id[int(sensors[index])].as_py()}",
+                key=f"sensor {catalog.sensor_id[int(assigned.sensors[index])].as_py()}",
                 problem=(
                     f"its own limits and those of profiles.{name} must ascend (low: descend), "
                     f"low below high, within {row['range_low']:.15g} to {row['range_high']:.15g} "

@@ -3,22 +3,18 @@
 import numpy as np
 
 from kernels.jit import step
-from kernels.judge import emit, settle
+from kernels.judge import judge_acknowledge
 from kernels.layout import (
     ACKNOWLEDGE,
     BLOCK_SHIFT,
-    HIGH,
     JUDGE_CATEGORY,
     JUDGE_SOURCE,
-    LOW,
     TICK,
     TICKS,
     TIME_OUT_OF_BOUNDS,
     UNKNOWN_SENSOR,
 )
-from kernels.limits import acknowledge_limits
-from kernels.liveness import find_absent, remembered_value
-from kernels.pack import strongest, with_level
+from kernels.liveness import find_absent
 
 ROOM = 1 << BLOCK_SHIFT
 """Changes that one step may need: a block of absent sensors."""
@@ -57,18 +53,7 @@ def take_acknowledge(source, position, t_ms, shard, hot, cold, params, sensor_st
         return n, False
     for sensor in range(first, last):
         h = hot[sensor * shard[3]]
-        p = params[h.row]
-        if not p.latching or not h.latched:
-            continue
-        c = cold[sensor]
-        high, low = acknowledge_limits(h, c, p)
-        levels = with_level(with_level(c.levels, HIGH, high), LOW, low)
-        if levels != c.levels:
-            kind, _ = strongest(levels, p.percent)
-            value = remembered_value(kind, h)
-            zero = np.int64(0)
-            n = emit(levels, value, sensor, kind, zero, position, t_ms, zero, c, changes, n)
-        settle(h, c)
+        n = judge_acknowledge(sensor, position, t_ms, h, cold[sensor], params[h.row], changes, n)
     return n, True
 
 

@@ -15,12 +15,10 @@ import numpy as np
 from kernels.control import ROOM, take_control
 from kernels.deviation import season_bin
 from kernels.jit import inlined, kernel, step
-from kernels.judge import emit, judge, settle
+from kernels.judge import judge, judge_bad
 from kernels.layout import (
-    ABSENCE,
     ACCEPTED,
     BACKWARD,
-    BAD,
     BAD_QUALITY,
     DUPLICATE,
     FLAG_ABSENT,
@@ -33,9 +31,7 @@ from kernels.layout import (
     TIME_OUT_OF_BOUNDS,
     TIME_TOO_LATE,
 )
-from kernels.limits import age_limits
-from kernels.liveness import expect_reading, remembered_value
-from kernels.pack import strongest, with_level
+from kernels.liveness import expect_reading
 from kernels.quiet import observe, run_quiet
 from kernels.rate import age_anchors
 from kernels.window import enter_window, judge_window
@@ -73,19 +69,7 @@ def take_bad(sensor, position, t_ms, dt_ms, late, h, c, p, changes, n):
     h.last_ms = t_ms
     h.n_bad = min(np.int64(h.n_bad) + 1, 255)
     age_anchors(dt_ms, h)
-    if h.pending:
-        age_limits(dt_ms, h, c)
-    levels = with_level(c.levels, ABSENCE, 0)
-    if p.bad_after_n and h.n_bad >= p.bad_after_n:
-        levels = with_level(levels, BAD, p.bad_level)
-    if levels != c.levels:
-        kind, _ = strongest(levels, p.percent)
-        value = np.float64(h.n_bad) if kind == BAD else remembered_value(kind, h)
-        n = emit(
-            levels, value, np.int64(sensor), kind, np.int64(0), position, t_ms, late, c, changes, n
-        )
-    settle(h, c)
-    return n
+    return judge_bad(np.int64(sensor), position, t_ms, dt_ms, late, h, c, p, changes, n)
 
 
 @inlined

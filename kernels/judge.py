@@ -15,6 +15,7 @@ from kernels.layout import (
     DEVIATION,
     DRIFT,
     FALL,
+    FLAG_ABSENT,
     FLAG_ACTIVE,
     FLATLINE,
     HIGH,
@@ -23,7 +24,7 @@ from kernels.layout import (
     SPIKE,
     WINDOW,
 )
-from kernels.limits import step_limits
+from kernels.limits import acknowledge_limits, age_limits, step_limits
 from kernels.pack import level_of, strongest, with_level
 from kernels.rate import rate_level
 
@@ -71,6 +72,55 @@ def judge(reading, h, c, p, changes, n):
         )  # fmt: skip
     settle(h, c)
     return n
+
+
+@step
+def judge_bad(sensor, position, t_ms, dt_ms, late, h, c, p, changes, n):
+    """Judge a bad reading that ``h.n_bad`` counts: the sensor lives, its timers run on."""
+    if h.pending:
+        age_limits(dt_ms, h, c)
+    levels = with_level(c.levels, ABSENCE, 0)
+    if p.bad_after_n and h.n_bad >= p.bad_after_n:
+        levels = with_level(levels, BAD, p.bad_level)
+    if levels != c.levels:
+        kind, _ = strongest(levels, p.percent)
+        value = np.float64(h.n_bad) if kind == BAD else remembered_value(kind, h)
+        n = emit(levels, value, sensor, kind, np.int64(0), position, t_ms, late, c, changes, n)
+    settle(h, c)
+    return n
+
+
+@step
+def judge_silence(sensor, position, deadline_ms, absent_ms, h, c, p, changes, n):
+    """Raise the absence of a sensor of which nothing came until its deadline."""
+    h.flags |= FLAG_ABSENT | FLAG_ACTIVE
+    levels = with_level(c.levels, ABSENCE, p.absence_level)
+    kind, _ = strongest(levels, p.percent)
+    value = absent_ms / 1000.0 if kind == ABSENCE else remembered_value(kind, h)
+    zero = np.int64(0)
+    return emit(levels, value, sensor, kind, zero, position, deadline_ms, zero, c, changes, n)
+
+
+@step
+def judge_acknowledge(sensor, position, t_ms, h, c, p, changes, n):
+    """Let the latching limits of one sensor go."""
+    if not p.latching or not h.latched:
+        return n
+    high, low = acknowledge_limits(h, c, p)
+    levels = with_level(with_level(c.levels, HIGH, high), LOW, low)
+    if levels != c.levels:
+        kind, _ = strongest(levels, p.percent)
+        value = remembered_value(kind, h)
+        zero = np.int64(0)
+        n = emit(levels, value, sensor, kind, zero, position, t_ms, zero, c, changes, n)
+    settle(h, c)
+    return n
+
+
+@step
+def remembered_value(kind, hot):
+    """Return what a signal that no new reading measured compares with its limit, or NaN."""
+    return hot.anchor + hot.last if kind == HIGH or kind == LOW else np.nan
 
 
 @step

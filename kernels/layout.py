@@ -421,6 +421,50 @@ STEP = np.dtype(
 assert STEP.itemsize == 32
 """The short form of TRANSITION, for millions of them."""
 
+# A history that is tried under many settings (kernels.sweep).
+
+IS_READING, IS_ACKNOWLEDGED = range(2)
+ADMITTED = np.dtype(
+    [
+        ("event_ms", "<i8"),
+        ("value", "<f8"),  # in the sensor's unit
+        ("position", "<i8"),  # in the log
+        ("sensor", "<i4"),
+        ("n_ticks", "<u4"),  # ticks that stand before it in the log
+        ("quality", "u1"),
+        ("late", "u1"),
+        ("what", "u1"),  # a reading, or an acknowledge of the sensor's source
+        ("spare", "u1", (5,)),
+    ]
+)
+assert ADMITTED.itemsize == 40
+"""A record of the log that concerns one sensor and whose event time was not refused."""
+
+GOOD, NOT_GOOD, SILENT, LET_GO = range(4)
+MOMENT = np.dtype(
+    [
+        *READING.descr,
+        ("anchor", "<f8"),
+        ("last", "<f4"),
+        ("above", "<f4"),
+        ("below", "<f4"),
+        ("n_flat", "<u2"),
+        ("n_bad", "u1"),
+        ("what", "u1"),  # a good reading, a bad one, a deadline passed in silence, an acknowledge
+    ]
+)
+"""Scratch: what a sensor's latches and ladders are held against at one record, whatever they are.
+
+It extends READING by those fields of HOT that judging reads.
+"""
+
+RUN = np.dtype([("first", "<i8"), ("n", "<i8"), ("next", "<i8")])
+"""Consecutive changes of one sensor under one row of parameters; -1: no next run."""
+
+HEAD = np.dtype([("run", "<i8"), ("n", "<i8"), ("sensor", "<i4"), ("row", "<i4")])
+"""Where the runs of one sensor under one row of parameters begin; ``n`` heads of the sensor are
+left, this one included."""
+
 FADE_STEPS = 64
 FADE = 2.0 ** (-np.arange(FADE_STEPS) / FADE_STEPS)
 """Severity fades along this table, so that no libm decides an alert."""

@@ -12,17 +12,13 @@ Oracle   tests.oracle
 import numpy as np
 
 from kernels.jit import step
+from kernels.judge import judge_silence
 from kernels.layout import (
-    ABSENCE,
     BLOCK_SHIFT,
     FAR_FUTURE_MS,
     FLAG_ABSENT,
-    FLAG_ACTIVE,
-    HIGH,
-    LOW,
     NEVER,
 )
-from kernels.pack import strongest, with_level
 
 
 @step
@@ -31,12 +27,6 @@ def expect_reading(sensor, shard_low, event_ms, absent_ms, block_due_ms):
     if absent_ms[sensor]:
         block = (np.int64(sensor) - shard_low) >> BLOCK_SHIFT
         block_due_ms[block] = min(block_due_ms[block], event_ms + absent_ms[sensor])
-
-
-@step
-def remembered_value(kind, hot):
-    """Return what a signal that no new reading measured compares with its limit, or NaN."""
-    return hot.anchor + hot.last if kind == HIGH or kind == LOW else np.nan
 
 
 @step
@@ -59,20 +49,9 @@ def find_absent(
         if deadline_ms > now_ms:
             bound_ms = min(bound_ms, deadline_ms)
             continue
-        p = params[h.row]
-        h.flags |= FLAG_ABSENT | FLAG_ACTIVE
-        levels = with_level(cold[sensor].levels, ABSENCE, p.absence_level)
-        cold[sensor].levels = levels
-        kind, _ = strongest(levels, p.percent)
-        change = changes[n]
-        change.position = position
-        change.event_ms = deadline_ms
-        silent_s = absent_ms[sensor] / 1000.0
-        change.value = silent_s if kind == ABSENCE else remembered_value(kind, h)
-        change.levels = levels
-        change.sensor = sensor
-        change.which = kind << 4
-        change.late = 0
-        n += 1
+        n = judge_silence(
+            np.int64(sensor), position, deadline_ms, absent_ms[sensor], h, cold[sensor],
+            params[h.row], changes, n,
+        )  # fmt: skip
     block_due_ms[block] = bound_ms
     return n

@@ -1,44 +1,273 @@
-"""Many settings over one history."""
+"""Many settings over one history: read once, and gone through once for all of them.
+
+What comes out is, setting by setting, exactly what a replay under it gives (`kernels.sweep`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
-from engine.analysis.past import Past, judge
-from engine.analysis.steps import Tried, steps_of
+from engine.analysis.past import Past
+from engine.analysis.steps import Tried
+from engine.analysis.store import Store
+from engine.analysis.tries import Compiler, Numbers, Tries, alike, side_by_side, stacked
+from engine.plan import compile_plan
+from engine.readings import read_only
 from engine.rules import Rules
-from kernels.layout import STEP
+from engine.state import aligned
+from kernels.layout import (
+    BIN,
+    CHANGE,
+    CLOCK,
+    COLD,
+    HEAD,
+    HOT,
+    MOMENT,
+    PANES,
+    PARAMS,
+    RUN,
+    SECONDS,
+    SIGNAL,
+    SOURCE,
+    STEP,
+    TRANSITION,
+)
+from kernels.sweep import ALL_DONE, COMMON, MORE_STEPS, STRETCH, sweep
+
+Array = np.ndarray[Any, Any]
+
+MAX_WINDOWS = 16
+N_MOMENTS = 2 * STRETCH + 2
+N_CHANGES = 1 << 16
+N_STEPS = 1 << 16
+N_TRANSITIONS = 256
+BLOCK_BYTES = 1 << 30
+"""Of settings' parameters that are held side by side; more are tried in several turns."""
 
 
 class Sweep:
     """A history that is read once, under which any number of settings may be tried."""
 
-    def __init__(self, past: Past, *, threads: int = 1) -> None:
-        self.past, self.threads = past, threads
+    def __init__(self, past: Past, *, threads: int | None = None, **options: Any) -> None:
+        self.past = past
+        self.threads = min(os.cpu_count() or 1, 8) if threads is None else threads
+        self._options = options
+        self._compiler = Compiler(past.catalog)
+        self._stores: dict[tuple[int, ...], Store] = {}
 
     def try_all(
         self, settings: Sequence[Rules], *, on_progress: Callable[[float], None] | None = None
     ) -> Tried:
-        """Return what each of the settings makes of the history, exactly as a replay would."""
+        """Return what each of the settings makes of the history, exactly as a replay would.
+
+        Raises what is wrong with the readings, and RulesError where rules and catalog don't fit.
+        """
+        numbers = [self._compiler.numbers(rules) for rules in settings]
+        groups: dict[Any, list[int]] = {}
+        for place, (rules, each) in enumerate(zip(settings, numbers, strict=True)):
+            groups.setdefault((_times(rules), alike(each)), []).append(place)
+        told = _Told(on_progress, sum(len(places) for places in groups.values()))
+        common: list[Array] = []
+        own: list[Array] = []
+        for (times, _), places in groups.items():
+            store = self._store(settings[places[0]], times, told)
+            for block in _blocks(places, numbers[places[0]]):
+                tries = side_by_side([numbers[place] for place in block])
+                steps = self._steps(store, tries, told)
+                shared = steps["setting"] == COMMON
+                if len(block) == len(settings):
+                    common.append(steps[shared])
+                else:
+                    own += _for_each(steps[shared], block)
+                mine = steps[~shared]
+                mine["setting"] = np.array(block, np.int32)[mine["setting"]]
+                own.append(mine)
+        return _tried(len(settings), common, own, list(self._stores.values()))
+
+    def _store(self, rules: Rules, times: tuple[int, ...], told: _Told) -> Store:
+        """Return the history under the times of some rules, read at its first use."""
+        if times not in self._stores:
+            plan = compile_plan(self.past.catalog, rules)
+            self._stores[times] = Store.read(
+                self.past, plan, on_progress=told.read, **self._options
+            )
+        return self._stores[times]
+
+    def _steps(self, store: Store, tries: Tries, told: _Told) -> Array:
+        """Return the steps of settings side by side, bucket after bucket."""
+        turns = range(store.n_buckets)
+        free = [_Turn(store, tries) for _ in range(max(1, self.threads))]
+
+        def take(bucket: int) -> Array:
+            turn = free.pop()
+            try:
+                return turn.steps(bucket)
+            finally:
+                free.append(turn)
+
         found = []
-        first_ms = last_ms = None
-        n_readings = 0
-        for number, rules in enumerate(settings):
-            judged = judge(self.past, rules, threads=self.threads)
-            found.append(steps_of(judged.transitions, number))
-            first_ms, last_ms, n_readings = judged.first_ms, judged.last_ms, judged.n_readings
-            if on_progress is not None:
-                on_progress((number + 1) / len(settings))
-        starts = np.zeros(len(settings) + 1, np.int64)
-        np.cumsum([len(steps) for steps in found], out=starts[1:])
-        return Tried(
-            n=len(settings),
-            common=np.zeros(0, STEP),
-            own=np.concatenate([np.zeros(0, STEP), *found]),
-            starts=starts,
-            first_ms=first_ms,
-            last_ms=last_ms,
-            n_readings=n_readings,
-        )
+        with ThreadPoolExecutor(max(1, self.threads)) as pool:
+            for steps in pool.map(take, turns):
+                found.append(steps)
+                told.tried(len(tries.choice), 1 / store.n_buckets)
+        return np.concatenate([np.zeros(0, STEP), *found])
+
+    def close(self) -> None:
+        """Let go of the history, and delete the files that it is kept in."""
+        for store in self._stores.values():
+            store.close()
+        self._stores.clear()
+
+    def __enter__(self) -> Sweep:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Told:
+    """Tells how much is done: reading counts as one part, trying all settings as another."""
+
+    def __init__(self, on_progress: Callable[[float], None] | None, n: int) -> None:
+        self._on_progress, self._n = on_progress, max(1, n)
+        self._done, self._half = 0.0, 0.0
+
+    def read(self, share: float) -> None:
+        """Note the share of the history that is read."""
+        self._half = 0.5
+        if self._on_progress is not None:
+            self._on_progress(share / 2)
+
+    def tried(self, n_settings: int, share: float) -> None:
+        """Note that a share of the history was gone through under some settings."""
+        self._done += n_settings * share / self._n
+        if self._on_progress is not None:
+            self._on_progress(min(1.0, self._half + (1 - self._half) * self._done))
+
+
+class _Turn:
+    """What one thread needs to go through buckets."""
+
+    def __init__(self, store: Store, tries: Tries) -> None:
+        catalog = store.catalog
+        self._store, self._tries = store, tries
+        n_rows = tries.most_rows
+        stats, kept = ((
+            np.zeros(1, HOT), np.zeros(MAX_WINDOWS, PANES), np.zeros(MAX_WINDOWS, SECONDS),
+            np.zeros(max(1, tries.most_bins), BIN), np.zeros(1, np.int64),
+        ) for _ in range(2))  # fmt: skip
+        noted = (np.zeros(N_MOMENTS, MOMENT), np.zeros((N_MOMENTS, MAX_WINDOWS), np.int64),
+                 np.zeros((N_MOMENTS, MAX_WINDOWS)), np.zeros(2 * N_MOMENTS, np.int32))  # fmt: skip
+        latches = (aligned(n_rows, HOT), np.zeros(n_rows, COLD),
+                   np.zeros((n_rows, MAX_WINDOWS), np.uint8),
+                   np.zeros((n_rows, 2), np.int64))  # fmt: skip
+        self._scratch = (stats, kept, noted, latches)
+        self._room = self._rooms(N_CHANGES)
+        self._steps = np.zeros(N_STEPS, STEP)
+        self._transitions = np.zeros(N_TRANSITIONS, TRANSITION)
+        source = np.zeros(catalog.n_sources, SOURCE)
+        self._state = (np.zeros(1, CLOCK), np.zeros(catalog.n_sensors, SIGNAL), source,
+                       np.zeros(max(1, catalog.n_sources), np.int32))  # fmt: skip
+        self._given = _given(store, tries)
+
+    @staticmethod
+    def _rooms(n: int) -> tuple[Array, ...]:
+        return np.zeros(n, CHANGE), np.zeros(n, RUN), np.zeros(n, HEAD), np.zeros(n, np.int64)
+
+    def steps(self, bucket: int) -> Array:
+        """Return the steps of a bucket's clusters under every setting."""
+        store = self._store
+        records, starts = store.bucket(bucket)
+        at, last = store.edges[bucket : bucket + 2].tolist()
+        n_steps = 0
+        tries, survey_plan, choice, fusion, log = self._given
+        of_bucket = (records, starts, int(store.first_sensor[bucket]), fusion[2][0])
+        while True:
+            at, n_steps, short_of = sweep(
+                at, last, store.cluster_start, of_bucket, tries, survey_plan, choice, fusion, log,
+                self._scratch, self._room, self._state, self._transitions, self._steps, n_steps,
+            )  # fmt: skip
+            if short_of == ALL_DONE:
+                return self._steps[:n_steps].copy()
+            if short_of == MORE_STEPS:
+                self._steps = np.concatenate([self._steps, np.zeros_like(self._steps)])
+            else:
+                self._room = self._rooms(2 * len(self._room[0]))
+
+
+def _given(store: Store, tries: Tries) -> tuple[Any, ...]:
+    """Line up what the kernel reads, in the order in which it takes it."""
+    city = store.catalog
+    period_ms = read_only(np.asarray(city.period_ms, np.float64))
+    ticks = read_only(store.ticks)
+    tried = (tries.row, tries.variants_of, tries.rows_of, tries.params, tries.window_params)
+    graph = (city.sensor_start, city.coupled_start, city.coupled_origin, city.coupling_start,
+             city.coupling_target, city.category, city.static_class, city.district,
+             city.sensor_source)  # fmt: skip
+    fusings = tries.fusings
+    return (
+        (*map(read_only, tried), period_ms, read_only(tries.after)),
+        (read_only(tries.envelopes), (read_only(tries.envelope_windows), ticks, store.ascending)),
+        read_only(tries.choice),
+        (
+            read_only(tries.fusion), read_only(tries.all_params), tuple(map(read_only, graph)),
+            *(stacked(fusings, name) for name in
+              ("coupled_weight", "category", "terms", "signal_rules", "contexts")),
+        ),
+        (ticks, store.ascending),
+    )  # fmt: skip
+
+
+def _times(rules: Rules) -> tuple[int, ...]:
+    """Return what of the rules decides which readings are admitted, and when ticks come."""
+    time = rules.time
+    return tuple(
+        round(1000 * s) for s in (time.tick_s, time.late_after_s, time.max_ahead_s, time.max_late_s)
+    )
+
+
+def _blocks(places: list[int], numbers: Numbers) -> Iterator[list[int]]:
+    """Cut settings into blocks whose parameters fit into memory side by side."""
+    n = max(1, BLOCK_BYTES // (max(1, len(numbers.params)) * PARAMS.itemsize))
+    for first in range(0, len(places), n):
+        yield places[first : first + n]
+
+
+def _for_each(steps: Array, settings: list[int]) -> list[Array]:
+    """Return copies of steps, one for each of some settings."""
+    copies = []
+    for setting in settings:
+        copy = steps.copy()
+        copy["setting"] = setting
+        copies.append(copy)
+    return copies
+
+
+def _tried(n: int, common: list[Array], own: list[Array], stores: list[Store]) -> Tried:
+    none = np.zeros(0, STEP)
+    shared = np.concatenate([none, *common])
+    shared = shared[np.argsort(shared["position"], kind="stable")]
+    steps = np.concatenate([none, *own])
+    if n < 1 << 16:  # sorted by radix
+        steps = steps[np.argsort(steps["setting"].astype(np.uint16), kind="stable")]
+    else:
+        steps = steps[np.argsort(steps["setting"], kind="stable")]
+    starts = np.searchsorted(steps["setting"], np.arange(n + 1))
+    for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        mine = steps[first:last]
+        steps[first:last] = mine[np.argsort(mine["position"], kind="stable")]
+    store = stores[-1]
+    return Tried(
+        n=n,
+        common=shared,
+        own=steps,
+        starts=starts.astype(np.int64),
+        first_ms=store.first_ms,
+        last_ms=store.last_ms,
+        n_readings=store.n_readings,
+    )

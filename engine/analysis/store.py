@@ -1,0 +1,204 @@
+"""A history turned on its side: not by time but by sensor, kept in memory or in files beside it.
+
+Couplings bind sources into clusters; a bucket is a range of whole clusters, small enough to be held
+at once. What is kept is what the watermark lets through (`kernels.admit`), 40 bytes a reading.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.analysis.past import Log, Past
+from engine.errors import OutputError
+from engine.plan import Plan
+from engine.readings import read_only
+from kernels.admit import admit, sort_by_sensor
+from kernels.layout import ADMITTED, CLOCK, N_COUNTS, NEVER, TICK
+
+Array = np.ndarray[Any, Any]
+
+N_BUCKETS = 256
+BATCH = 1 << 18
+IN_MEMORY_BYTES = 4 << 30
+"""Beyond it the history is kept in temporary files."""
+
+
+def cluster_starts(catalog: Any) -> Array:
+    """Return (clusters + 1,) int64: ranges of sources that no coupling leaves, as small as can."""
+    n = catalog.n_sources
+    origin = np.repeat(np.arange(n), np.diff(catalog.coupling_start))
+    target = np.asarray(catalog.coupling_target, np.int64)
+    # between the two ends of a coupling nothing may be cut
+    depth = np.zeros(n + 1, np.int64)
+    np.add.at(depth, np.minimum(origin, target) + 1, 1)
+    np.add.at(depth, np.maximum(origin, target) + 1, -1)
+    free = np.flatnonzero(np.cumsum(depth)[:-1] == 0)
+    return np.append(free, n).astype(np.int64)
+
+
+class Store:
+    """The history of every sensor under the times of some rules, bucket by bucket."""
+
+    def __init__(
+        self,
+        past: Past,
+        plan: Plan,
+        *,
+        n_buckets: int = N_BUCKETS,
+        in_memory_bytes: int = IN_MEMORY_BYTES,
+    ) -> None:
+        catalog = past.catalog
+        self.catalog = catalog
+        self.cluster_start = cluster_starts(catalog)
+        self.edges = self._bucket_edges(n_buckets)
+        self.first_sensor = catalog.sensor_start[self.cluster_start[self.edges]]
+        self._bucket_of = np.repeat(
+            np.arange(len(self.edges) - 1, dtype=np.uint16), np.diff(self.first_sensor)
+        )
+        self._most = in_memory_bytes
+        self._pieces: list[list[Array]] = [[] for _ in self.edges[1:]]
+        self._files: list[Path] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._sorted: dict[int, tuple[Array, Array]] = {}
+        self._starts: dict[int, Array] = {}
+        self._locks = [threading.Lock() for _ in self._pieces]
+        self._limits_ms = (plan.late_after_ms, plan.max_ahead_ms, plan.max_late_ms)
+        self._clock = np.zeros(1, CLOCK)
+        self._clock["watermark_ms"] = self._clock["tick_ms"] = NEVER
+        self._ticks: list[Array] = []
+        self.counts = np.zeros(N_COUNTS, np.int64)
+        """Readings refused, by reason, in the order of `kernels.layout.COUNT_NAMES`."""
+        self.n_bytes = 0
+        self.n_readings = 0
+        self.first_ms: int | None = None
+
+    def _bucket_edges(self, n_buckets: int) -> Array:
+        """Return where the buckets begin, in clusters: about as many sensors in each."""
+        loads = self.catalog.sensor_start[self.cluster_start]
+        n = min(n_buckets, max(1, len(self.cluster_start) - 1))
+        aims = loads[-1] * np.arange(1, n) / n
+        cuts = np.searchsorted(loads, aims)
+        return np.unique(np.concatenate([[0], cuts, [len(self.cluster_start) - 1]]))
+
+    @classmethod
+    def read(
+        cls,
+        past: Past,
+        plan: Plan,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+        **options: Any,
+    ) -> Store:
+        """Read a history whole; raises what is wrong with it."""
+        store = cls(past, plan, **options)
+        log = Log(past, plan, BATCH)
+        try:
+            for batch in log:
+                store.add(batch)
+                if on_progress is not None:
+                    on_progress(log.history.share)
+        except BaseException:
+            store.close()
+            raise
+        store.finish()
+        return store
+
+    def add(self, batch: Any) -> None:
+        """Take the next records of the log."""
+        n = len(batch)
+        columns = (batch.sensor, batch.event_ms, batch.value, batch.quality)
+        place, ends = np.empty(n, np.int32), np.zeros(len(self._pieces) + 1, np.int64)
+        ticks = np.empty((n, 2), np.int64)
+        room = n
+        while True:
+            admitted = np.zeros(room, ADMITTED)
+            taken, n_ticks = admit(
+                *map(read_only, columns), self._limits_ms, self._bucket_of,
+                self.catalog.sensor_start, self._clock, place, ends, admitted, ticks, self.counts,
+            )  # fmt: skip
+            if taken >= 0:
+                break
+            room *= 2
+        of_readings = batch.event_ms[batch.sensor != TICK]
+        if self.first_ms is None and len(of_readings):
+            self.first_ms = int(of_readings.min())
+        self.n_readings += len(of_readings)
+        if n_ticks:
+            self._ticks.append(ticks[:n_ticks].copy())
+        for number, pieces in enumerate(self._pieces):
+            if ends[number + 1] > ends[number]:
+                pieces.append(admitted[ends[number] : ends[number + 1]].copy())
+        self.n_bytes += int(taken) * ADMITTED.itemsize
+        if self.n_bytes > self._most:
+            self._spill()
+
+    def _spill(self) -> None:
+        """Append what is in memory to the buckets' files."""
+        if self._files is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="tocsin-history-")
+            self._files = [Path(self._folder.name) / f"{n:05}" for n in range(len(self._pieces))]
+        try:
+            for path, pieces in zip(self._files, self._pieces, strict=True):
+                with path.open("ab") as file:
+                    for piece in pieces:
+                        piece.tofile(file)
+                pieces.clear()
+        except OSError as error:
+            raise OutputError(
+                f"{self._files[0].parent}: the history does not fit there: "
+                f"{error.strerror or error} (TMPDIR names another folder)"
+            ) from error
+        self._most = self.n_bytes + IN_MEMORY_BYTES // 4
+
+    def finish(self) -> None:
+        """Note that the log is over."""
+        if self._files is not None:
+            self._spill()
+        ticks = np.concatenate([np.zeros((0, 2), np.int64), *self._ticks])
+        self._ticks.clear()
+        self.ticks = ticks
+        self.ascending = bool((np.diff(ticks[:, 0]) >= 0).all())
+
+    @property
+    def last_ms(self) -> int | None:
+        """Newest event time; None of a history without any reading."""
+        return None if self.first_ms is None else int(self._clock["watermark_ms"][0])
+
+    @property
+    def n_buckets(self) -> int:
+        """How many buckets there are."""
+        return len(self._pieces)
+
+    def bucket(self, number: int) -> tuple[Array, Array]:
+        """Return a bucket's records sorted by sensor, and where each sensor's begin."""
+        with self._locks[number]:
+            if number in self._sorted:
+                return self._sorted[number]
+            if number in self._starts and self._files is not None:
+                return np.fromfile(self._files[number], ADMITTED), self._starts[number]
+            pieces = self._pieces[number]
+            if self._files is not None:
+                pieces = [np.fromfile(self._files[number], ADMITTED)]
+            records = np.concatenate([np.zeros(0, ADMITTED), *pieces])
+            first, last = self.first_sensor[number : number + 2].tolist()
+            starts = np.zeros(last - first + 1, np.int64)
+            out = np.empty_like(records)
+            sort_by_sensor(records, first, starts, out)
+            if self._files is not None:
+                self._starts[number] = starts
+                out.tofile(self._files[number])
+            else:
+                pieces.clear()
+                self._sorted[number] = out, starts
+            return out, starts
+
+    def close(self) -> None:
+        """Delete the files, if there are any."""
+        if self._folder is not None:
+            self._folder.cleanup()

@@ -1,0 +1,269 @@
+"""Settings compiled side by side: which of them are alike, and the envelope of those that differ.
+
+Settings share what their rules make equal: a row of parameters that several have is tried once, and
+rows whose statistics are equal are surveyed once, under an envelope of their limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.plan import Fusing, compile_fusing
+from engine.plan_params import set_near
+from engine.plan_rows import RowCompiler
+from engine.readings import read_only
+from engine.rules import Rules
+from kernels.layout import PARAMS, WINDOW_PARAMS
+
+Array = np.ndarray[Any, Any]
+
+STATISTICS = (
+    "scale", "offset", "range_low", "range_high", "alpha", "clip", "min_deviation", "allowance",
+    "drift_cap", "half_ms", "memory_n", "warmup_n", "n_windows", "season_bins", "season_ms",
+    "utc_offset_ms",
+)  # fmt: skip
+"""Parameters that decide what a sensor's statistics are, whatever they are held against."""
+WINDOW_STATISTICS = ("pane_ms", "n_panes", "aggregate")
+LOWEST = ("quiet_high", "quiet_rise", "quiet_fall", "quiet_deviation", "quiet_drift", "spike_at")
+RUN_LENGTHS = ("flat_after_n", "bad_after_n")
+
+
+class Numbers(NamedTuple):
+    """The numbers of one setting: what differs between rules that watch the same sensors."""
+
+    row: Array
+    """(S,) uint32: the same object for settings whose sensors have the same rows"""
+    params: Array
+    """(P,) PARAMS"""
+    window_params: Array
+    after: Array
+    """(P,) periods of silence"""
+    fusing: Fusing
+
+
+class Compiler:
+    """Compiles rules for one catalog into their numbers, a thousand of them in a second or two."""
+
+    def __init__(self, catalog: Any) -> None:
+        self.catalog = catalog
+        self._rows = RowCompiler(catalog)
+        self._fusing: dict[str, Fusing] = {}
+
+    def numbers(self, rules: Rules) -> Numbers:
+        """Return the numbers of rules; RulesError if they don't fit the catalog."""
+        rows = self._rows.rows(rules)
+        sections = {"time", "levels", "fusion", "coupling", "rules", "context"}
+        about = rules.model_dump_json(include=sections)
+        if about not in self._fusing:
+            self._fusing[about] = compile_fusing(self.catalog, rules)
+        return Numbers(
+            rows.row, rows.params, rows.window_params, rows.absent_after, self._fusing[about]
+        )
+
+
+def alike(numbers: Numbers) -> tuple[Any, ...]:
+    """Return what settings must have in common to be tried together."""
+    fusing = numbers.fusing
+    return (
+        id(numbers.row),
+        len(numbers.params),
+        len(fusing.terms),
+        len(fusing.signal_rules),
+        len(fusing.contexts),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tries:
+    """Settings side by side, as `kernels.sweep.sweep` takes them."""
+
+    row: Array
+    variants_of: Array
+    """(P + 1,) int64, where the envelopes of a row begin"""
+    rows_of: Array
+    """(V + 1,) int64, where the tried rows of an envelope begin"""
+    params: Array
+    """(D,) PARAMS, the tried rows"""
+    window_params: Array
+    envelopes: Array
+    """(V,) PARAMS"""
+    envelope_windows: Array
+    after: Array
+    """(V,) periods of silence"""
+    choice: Array
+    """(J, P) int32, the tried row that a setting has"""
+    all_params: Array
+    """(J, P) PARAMS"""
+    fusion: Array
+    """(J,) int32, which fusion a setting has"""
+    fusings: list[Fusing]
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows that are tried under one envelope."""
+        return int(np.diff(self.rows_of).max(initial=1))
+
+    @property
+    def most_bins(self) -> int:
+        """The most season bins that a sensor has."""
+        return int(self.envelopes["season_bins"].max(initial=0))
+
+
+def side_by_side(settings: Sequence[Numbers]) -> Tries:
+    """Return settings that are alike (`alike`) side by side."""
+    all_params = np.stack([each.params for each in settings])
+    n_settings, n_rows = all_params.shape
+    choice = np.zeros((n_settings, n_rows), np.int32)
+    found = _Found()
+    for row in range(n_rows):
+        params = all_params[:, row]
+        windows = [_windows(each, row) for each in settings]
+        after = np.array([each.after[row] for each in settings])
+        statistics = _prints(params, STATISTICS, [after, *_columns(windows, WINDOW_STATISTICS)])
+        everything = _prints(
+            params,
+            [name for name in PARAMS.names or () if name != "first_window"],
+            [after, *_columns(windows, WINDOW_PARAMS.names or ())],
+        )
+        for variant in _distinct(statistics):
+            distinct = [members[0] for members in _distinct(everything[variant])]
+            number_of = found.add_variant(
+                params[variant][distinct], [windows[variant[i]] for i in distinct], after[variant]
+            )
+            for number, members in zip(number_of, _distinct(everything[variant]), strict=True):
+                choice[variant[members], row] = number
+        found.end_row()
+    fusion, fusings = _fusings([each.fusing for each in settings])
+    return Tries(
+        row=settings[0].row,
+        variants_of=np.array(found.variants_of, np.int64),
+        rows_of=np.array(found.rows_of, np.int64),
+        params=np.concatenate(found.params),
+        window_params=np.concatenate([*found.windows, np.zeros(1, WINDOW_PARAMS)]),
+        envelopes=np.concatenate(found.envelopes),
+        envelope_windows=np.concatenate([*found.envelope_windows, np.zeros(1, WINDOW_PARAMS)]),
+        after=np.array(found.after, np.float64),
+        choice=choice,
+        all_params=all_params,
+        fusion=fusion,
+        fusings=fusings,
+    )
+
+
+class _Found:
+    """Tried rows and envelopes, as they are found."""
+
+    def __init__(self) -> None:
+        self.variants_of, self.rows_of = [0], [0]
+        self.params: list[Array] = []
+        self.windows: list[Array] = []
+        self.envelopes: list[Array] = []
+        self.envelope_windows: list[Array] = []
+        self.after: list[float] = []
+        self._n_windows = self._n_envelope_windows = 0
+
+    def add_variant(self, params: Array, windows: list[Array], after: Array) -> range:
+        """Take rows of equal statistics, with their windows; return their numbers."""
+        params = params.copy()
+        for row, own in zip(params, windows, strict=True):
+            row["first_window"] = self._n_windows
+            self.windows.append(own)
+            self._n_windows += len(own)
+        envelope, near = _envelope(params, windows)
+        envelope["first_window"] = self._n_envelope_windows
+        self._n_envelope_windows += len(near)
+        self.params.append(params)
+        self.envelopes.append(envelope)
+        self.envelope_windows.append(near)
+        self.after.append(float(after[0]))
+        first = self.rows_of[-1]
+        self.rows_of.append(first + len(params))
+        return range(first, first + len(params))
+
+    def end_row(self) -> None:
+        """Note that the rows to come are tried in place of another row of the plan."""
+        self.variants_of.append(len(self.rows_of) - 1)
+
+
+def _envelope(params: Array, windows: list[Array]) -> tuple[Array, Array]:
+    """Return the row, and its windows, that is reached wherever one of some rows is.
+
+    A window's level may be held by its deadband, so what is near its limit is near to that.
+    """
+    envelope = params[:1].copy()
+    for name in LOWEST:
+        envelope[name] = params[name].min()
+    envelope["quiet_low"] = params["quiet_low"].max()
+    for name in RUN_LENGTHS:
+        given = params[name][params[name] > 0]
+        envelope[name] = given.min(initial=np.iinfo(np.int32).max) if len(given) else 0
+    near = windows[0].copy()
+    for number, row in enumerate(near):
+        for side in ("high", "low"):
+            held = [own[side][number].min() - own["deadband"][number] for own in windows]
+            row[side] = np.inf
+            row[side][0] = min(held)
+        set_near(row)
+    return envelope, near
+
+
+def _windows(numbers: Numbers, row: int) -> Array:
+    first, n = numbers.params["first_window"][row], numbers.params["n_windows"][row]
+    return numbers.window_params[first : first + n]
+
+
+def _columns(windows: list[Array], names: Sequence[str]) -> list[Array]:
+    """Return columns of all settings' windows; missing ones are NaN."""
+    most = max(map(len, windows))
+    columns = []
+    for number in range(most):
+        for name in names:
+            shape = WINDOW_PARAMS[name].shape
+            none = np.full(shape, np.nan)
+            given = [own[name][number] if number < len(own) else none for own in windows]
+            columns.append(np.array(given, np.float64))
+    return columns
+
+
+def _prints(params: Array, names: Sequence[str], more: Sequence[Array]) -> Array:
+    """Return (J,) void: equal where all the fields and columns are."""
+    columns = [np.ascontiguousarray(params[name]) for name in names] + list(more)
+    flat = [
+        np.ascontiguousarray(column).view(np.uint8).reshape(len(params), -1) for column in columns
+    ]
+    joined = np.ascontiguousarray(np.hstack(flat))
+    return joined.view(np.dtype((np.void, joined.shape[1]))).reshape(-1)
+
+
+def _distinct(prints: Array) -> list[Array]:
+    """Return the places of equal prints, by first occurrence."""
+    groups: dict[bytes, list[int]] = {}
+    for place, each in enumerate(prints.tolist()):
+        groups.setdefault(each, []).append(place)
+    return [np.array(places) for places in groups.values()]
+
+
+def _fusings(settings: Sequence[Fusing]) -> tuple[Array, list[Fusing]]:
+    """Return which of the distinct fusions each setting has, and those."""
+    numbers: dict[tuple[bytes, ...], int] = {}
+    known: dict[int, int] = {}
+    which = np.zeros(len(settings), np.int32)
+    fusings: list[Fusing] = []
+    for place, each in enumerate(settings):
+        if id(each) not in known:
+            key = tuple(array.tobytes() for array in each[:5])
+            if key not in numbers:
+                numbers[key] = len(fusings)
+                fusings.append(each)
+            known[id(each)] = numbers[key]
+        which[place] = known[id(each)]
+    return which, fusings
+
+
+def stacked(fusings: Sequence[Fusing], name: str) -> Array:
+    """Return one array of all fusions, one line each."""
+    return read_only(np.stack([getattr(each, name) for each in fusings]))
