@@ -1,0 +1,164 @@
+"""The chosen setting: what it changes, what each change buys, and why it was chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from engine.analysis.chosen import Change, number_text, rewritten
+from engine.analysis.objective import Aim
+from engine.analysis.settings import Parameter, Settings, Values, unit_of
+from engine.analysis.trials import Standing, Trials
+from engine.rules import Rules
+from engine.rules_check import dotted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The setting that a study chooses."""
+
+    setting: int
+    values: Values
+    rules: Rules
+    """The rules of the file, so that their digest is that of its alerts."""
+    changes: tuple[Change, ...]
+    figures: dict[str, Any]
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The rules file."""
+        return self.rules.text
+
+    def as_dict(self, settings: Settings) -> dict[str, Any]:
+        """Return the choice as plain JSON values."""
+        return {
+            "setting": self.setting,
+            "parameters": {
+                title: None if math.isnan(value) else value
+                for title, value in zip(settings.titles, self.values, strict=True)
+            },
+            "digest": self.rules.digest,
+            "reason": self.reason,
+            "changes": [
+                {
+                    "key": dotted(change.path),
+                    "old": None if math.isnan(change.old) else change.old,
+                    "new": change.new,
+                    "unit": change.unit,
+                    "why": change.why,
+                }
+                for change in self.changes
+            ],
+            "figures": self.figures,
+        }
+
+
+def choose(settings: Settings, trials: Trials, standing: Standing, row: int) -> Choice:
+    """Return a setting as the choice of its study, with the file of its rules."""
+    values = trials.values[row]
+    made = settings.rules_of(values)
+    changes = tuple(_changes(settings, trials, standing.aim, values))
+    reason = _reason(trials, standing, row)
+    text = rewritten(settings.rules, made, changes, _head(settings, trials, standing, row, reason))
+    return Choice(
+        setting=row,
+        values=values,
+        rules=Rules.parse(text),
+        changes=changes,
+        figures=trials.figures().slice(row, 1).to_pylist()[0],
+        reason=reason,
+    )
+
+
+def _changes(settings: Settings, trials: Trials, aim: Aim, values: Values) -> Iterator[Change]:
+    for number in settings.changed(values):
+        parameter, value = settings.parameters[number], values[number]
+        why = _worth(trials, aim, values, number, parameter)
+        if parameter.kind != "key":
+            why = f"{_moved(parameter, value)}; {why}"
+        bases = dict(zip(parameter.paths, parameter.bases, strict=True))
+        for path, new in parameter.numbers(value):
+            if new != bases[path]:
+                unit = unit_of(settings.rules, path)
+                yield Change(path=path, old=bases[path], new=new, unit=unit, why=why)
+
+
+def _moved(parameter: Parameter, value: float) -> str:
+    if parameter.kind == "scale":
+        return f"{parameter.title} × {number_text(value)}"
+    if parameter.kind == "shift":
+        return f"{parameter.title} {value:+.15g}"
+    return f"{parameter.title} all {number_text(value)}"
+
+
+def _worth(trials: Trials, aim: Aim, values: Values, number: int, parameter: Parameter) -> str:
+    """Say what the figures are without one of the changes, and with it."""
+    without = tuple(parameter.baseline if n == number else value for n, value in enumerate(values))
+    here, there = trials.row_of(values), trials.row_of(without)
+    if here is None or there is None:
+        return "not tried without it"
+    if trials.refused[there] is not None:
+        return f"needed by the other changes: {trials.refused[there]}"
+    pairs = list(compared(trials, aim, there, here))
+    differing = [text for text, same in pairs if not same]
+    told = differing or [text for text, _ in pairs]
+    return f"without it and with it: {', '.join(told)}"
+
+
+def compared(trials: Trials, aim: Aim, before: int, after: int) -> Iterator[tuple[str, bool]]:
+    """Yield each figure of the aim at two settings, and whether it is the same at both."""
+    figures = trials.numeric()
+    for metric in aim.metrics():
+        old, new = figures[metric][before], figures[metric][after]
+        same = old == new or (math.isnan(old) and math.isnan(new))
+        text = figure_text(new) if same else f"{figure_text(old)} → {figure_text(new)}"
+        yield f"{metric} {text}", same
+
+
+def figure_text(value: float | None) -> str:
+    """Return a figure in a few characters."""
+    if value is None or math.isnan(value):
+        return "–"
+    if value == int(value) and abs(value) < 1e6:
+        return f"{int(value):,}"
+    return f"{value:,.4g}"
+
+
+def _reason(trials: Trials, standing: Standing, row: int) -> str:
+    aim = standing.aim
+    figures = trials.numeric()
+    n_able = int(standing.feasible.sum())
+    scope = f"of {n_able:,} settings that meet what is required" if aim.requirements else (
+        f"of {n_able:,} settings"
+    )  # fmt: skip
+    if row == 0:
+        return f"the rules as they are: {scope}, none does better"
+    shown = [
+        f"{each.metric} {figure_text(float(figures[each.metric][row]))}" for each in aim.objectives
+    ]
+    n_front = len(list(standing.front_rows()))
+    if n_front == 1:
+        return f"{scope}, the best in every objective: {', '.join(shown)}"
+    if standing.balance:
+        return (
+            f"{scope}, {n_front:,} on the front; of these the nearest to the best of every "
+            f"objective: {', '.join(shown)}"
+        )
+    pairs = zip(aim.objectives, shown, strict=True)
+    senses = [f"{'largest' if each.largest else 'least'} {text}" for each, text in pairs]
+    return f"{scope}, {n_front:,} on the front: {', then '.join(senses)}"
+
+
+def _head(
+    settings: Settings, trials: Trials, standing: Standing, row: int, reason: str
+) -> Iterator[str]:
+    space = settings.space.file.rsplit("/", 1)[-1]
+    yield f"Chosen by tocsin tune, setting {row} of {space}: {reason}."
+    if row:
+        figures = ", ".join(text for text, _ in compared(trials, standing.aim, 0, row))
+        yield f"Before and after: {figures}."
+    if standing.aim.requirements:
+        yield f"Required: {', '.join(map(str, standing.aim.requirements))}."
