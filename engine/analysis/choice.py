@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.analysis.chosen import Change, number_text, rewritten
@@ -12,7 +12,19 @@ from engine.analysis.objective import Aim
 from engine.analysis.settings import Parameter, Settings, Values, unit_of
 from engine.analysis.trials import Standing, Trials
 from engine.rules import Rules
+from engine.rules_base import LEVELS, Path
 from engine.rules_check import dotted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A parameter that the chosen setting moves."""
+
+    title: str
+    moved: str
+    why: str
+    """What the figures are without it and with it, everything else as chosen."""
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +35,14 @@ class Choice:
     values: Values
     rules: Rules
     """The rules of the file, so that their digest is that of its alerts."""
-    changes: tuple[Change, ...]
+    moves: tuple[Move, ...]
     figures: dict[str, Any]
     reason: str
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """Every number of the rules that it changes."""
+        return tuple(change for move in self.moves for change in move.changes)
 
     @property
     def text(self) -> str:
@@ -60,38 +77,58 @@ def choose(settings: Settings, trials: Trials, standing: Standing, row: int) -> 
     """Return a setting as the choice of its study, with the file of its rules."""
     values = trials.values[row]
     made = settings.rules_of(values)
-    changes = tuple(_changes(settings, trials, standing.aim, values))
+    moves = tuple(_moves(settings, trials, standing.aim, values))
+    changes = [change for move in moves for change in move.changes]
     reason = _reason(trials, standing, row)
     text = rewritten(settings.rules, made, changes, _head(settings, trials, standing, row, reason))
     return Choice(
         setting=row,
         values=values,
         rules=Rules.parse(text),
-        changes=changes,
+        moves=moves,
         figures=trials.figures().slice(row, 1).to_pylist()[0],
         reason=reason,
     )
 
 
-def _changes(settings: Settings, trials: Trials, aim: Aim, values: Values) -> Iterator[Change]:
+def _moves(settings: Settings, trials: Trials, aim: Aim, values: Values) -> Iterator[Move]:
     for number in settings.changed(values):
         parameter, value = settings.parameters[number], values[number]
         why = _worth(trials, aim, values, number, parameter)
+        moved = Move(title=parameter.title, moved=_moved(parameter, value), why=why)
         if parameter.kind != "key":
-            why = f"{_moved(parameter, value)}; {why}"
+            why = f"{parameter.title} {moved.moved}; {why}"
         bases = dict(zip(parameter.paths, parameter.bases, strict=True))
-        for path, new in parameter.numbers(value):
-            if new != bases[path]:
-                unit = unit_of(settings.rules, path)
-                yield Change(path=path, old=bases[path], new=new, unit=unit, why=why)
+        changes = [
+            Change(path=path, old=bases[path], new=new, unit=unit_of(settings.rules, path), why=why)
+            for path, new in parameter.numbers(value)
+            if new != bases[path]
+        ]
+        yield replace(moved, changes=tuple(together(changes)))
+
+
+def together(changes: Sequence[Change]) -> Iterator[Change]:
+    """Yield changes; delays of all levels that are and stay alike are one number."""
+    by_table: dict[Path, list[Change]] = {}
+    for change in changes:
+        levelled = change.path[-1] in LEVELS and str(change.path[-2]).endswith("_delay_s")
+        by_table.setdefault(change.path[:-1] if levelled else change.path, []).append(change)
+    for path, alike in by_table.items():
+        one = {(change.old, change.new) for change in alike}
+        if len(alike) == len(LEVELS) and len(one) == 1:
+            yield replace(alike[0], path=path)
+        else:
+            yield from alike
 
 
 def _moved(parameter: Parameter, value: float) -> str:
     if parameter.kind == "scale":
-        return f"{parameter.title} × {number_text(value)}"
+        return f"× {number_text(value)}"
     if parameter.kind == "shift":
-        return f"{parameter.title} {value:+.15g}"
-    return f"{parameter.title} all {number_text(value)}"
+        return f"{value:+.15g}"
+    unit = f" {parameter.unit}" if parameter.unit else ""
+    base = parameter.baseline
+    return f"{'none' if math.isnan(base) else number_text(base)} → {number_text(value)}{unit}"
 
 
 def _worth(trials: Trials, aim: Aim, values: Values, number: int, parameter: Parameter) -> str:
@@ -105,7 +142,7 @@ def _worth(trials: Trials, aim: Aim, values: Values, number: int, parameter: Par
     pairs = list(compared(trials, aim, there, here))
     differing = [text for text, same in pairs if not same]
     told = differing or [text for text, _ in pairs]
-    return f"without it and with it: {', '.join(told)}"
+    return f"{'buys' if differing else 'changes nothing here:'} {', '.join(told)}"
 
 
 def compared(trials: Trials, aim: Aim, before: int, after: int) -> Iterator[tuple[str, bool]]:

@@ -50,6 +50,12 @@ class Study:
     """Whether the best is what is nearest to the best of every objective, not by their order."""
     interrupted: bool = False
     folder: FilePath | None = None
+    n_new: int = 0
+    """Settings that were tried now; the others were kept from before."""
+    n_readings: int = 0
+    """Of the history; 0 where nothing was tried anew."""
+    first_ms: int | None = None
+    last_ms: int | None = None
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -150,6 +156,7 @@ def tune(
             folder=None if place is None else place.path,
             notes=_notes(past.catalog, settings),
         )
+        n_kept = len(trials)
         try:
             with Sweep(past, threads=threads) as sweep:
                 trying = Trying(
@@ -161,9 +168,14 @@ def tune(
                     on_progress=on_progress,
                     stopped=stopped,
                 )
-                _run(study, trying, truth=measure.incidents is not None)
+                try:
+                    _run(study, trying, truth=measure.incidents is not None)
+                finally:
+                    _note_history(study, trying)
         except Interrupted:
             study.interrupted = True
+        finally:
+            study.n_new = len(trials) - n_kept
         if len(trials):
             study.aim.check(list(trials.numeric()), truth=measure.incidents is not None)
             _finish(study, place, asked)
@@ -177,6 +189,13 @@ def _begun(place: Folder, settings: Settings, asked: dict[str, Any]) -> Trials:
         return Trials.of_table(settings, kept)
     place.write_json(STUDY, {"format": FORMAT, "asked": asked, "state": "running"})
     return Trials(settings)
+
+
+def _note_history(study: Study, trying: Trying) -> None:
+    tried = trying.newest
+    if tried is not None:
+        study.n_readings = tried.n_readings
+        study.first_ms, study.last_ms = tried.first_ms, tried.last_ms
 
 
 def _keep(place: Folder, trials: Trials) -> None:

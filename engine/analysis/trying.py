@@ -61,6 +61,8 @@ class Trying:
     ) -> None:
         self.sweep, self.settings, self.measure, self.trials = sweep, settings, measure, trials
         self.total = 0
+        self.newest: Tried | None = None
+        """What the newest settings gave."""
         self._flush, self._on_progress, self._stopped = flush, on_progress, stopped
         self._chunk_n = _FIRST_N
         self._refused = sum(refusal is not None for refusal in trials.refused)
@@ -92,6 +94,7 @@ class Trying:
             tried = self.sweep.try_all(
                 made, on_progress=lambda share: self._ask(share, len(chunk), origin)
             )
+            self.newest = tried
             figures = self.measure(tried)
         else:
             figures = self.trials.figures().slice(0, 0)
