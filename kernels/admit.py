@@ -50,7 +50,8 @@ def admit(
     n_before = np.int64(clock.n_agenda)
     n_sensors = len(bucket_of)
     n_buckets = len(ends) - 1
-    ends[:] = 0
+    for b in range(len(ends)):
+        ends[b] = 0
     n_ticks = np.int64(0)
     n = np.int64(0)
     watermark_ms = began_ms
@@ -135,7 +136,8 @@ def sort_by_sensor(records, first_sensor, starts, out):
     In       records (N,) ADMITTED, first_sensor int64
     Out      starts (S + 1,) int64, where each sensor's records begin; out (N,) ADMITTED
     """
-    starts[:] = 0
+    for s in range(len(starts)):
+        starts[s] = 0
     for i in range(len(records)):
         starts[np.int64(records[i].sensor) - first_sensor + 1] += 1
     for s in range(len(starts) - 1):

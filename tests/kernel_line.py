@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from engine import shards
+from engine.analysis import store, sweep
 from engine.pipeline import Pipeline
 from engine.readings import Readings
 from kernels.layout import CHANGE, N_KINDS, NEVER, TICK, TRANSITION
@@ -42,12 +43,16 @@ class Plain:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._check(index)
-        self.records[index] = value
+        self.records[index] = value.record if isinstance(value, PlainRecord) else value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.records.shape
 
     def _check(self, index: Any) -> None:
         # Compiled code does not look: a negative index or one past the end must never come.
         places = index if isinstance(index, tuple) else (index,)
-        if not all(0 <= i < n for i, n in zip(places, self.records.shape, strict=True)):
+        if not all(0 <= i < n for i, n in zip(places, self.records.shape, strict=False)):
             raise IndexError(f"element {index} of {self.records.shape}")
 
 
@@ -123,8 +128,13 @@ def uncompiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-    for name in ("detect", "fuse", "schedule"):
-        setattr(shards, name, uncompiled(getattr(shards, name)))
+    for module, names in (
+        (shards, ("detect", "fuse", "schedule")),
+        (store, ("admit", "sort_by_sensor")),
+        (sweep, ("sweep",)),
+    ):
+        for name in names:
+            setattr(module, name, uncompiled(getattr(module, name)))
 
 
 def split(records: Sequence[Record], cuts: Iterable[int]) -> list[Sequence[Record]]:

@@ -93,11 +93,12 @@ class Target:
     @property
     def verdict(self) -> Verdict:
         """How the figure stands."""
-        if self.value is None or self._holds(self.value, self.bound):
+        if self.value is None or self.holds(self.value, self.bound):
             return "good"
-        return "acceptable" if self._holds(self.value, self.acceptable) else "missed"
+        return "acceptable" if self.holds(self.value, self.acceptable) else "missed"
 
-    def _holds(self, value: float, bound: float) -> bool:
+    def holds(self, value: Any, bound: float) -> Any:
+        """Whether a value, or each of an array of them, keeps a bound in this target's sense."""
         if self.sense == "≤":
             return value <= bound
         return value < bound if self.sense == "<" else value >= bound

@@ -117,14 +117,15 @@ class Store:
         ticks = np.empty((n, 2), np.int64)
         room = n
         while True:
-            admitted = np.zeros(room, ADMITTED)
+            admitted, counts = np.zeros(room, ADMITTED), np.zeros_like(self.counts)
             taken, n_ticks = admit(
                 *map(read_only, columns), self._limits_ms, self._bucket_of,
-                self.catalog.sensor_start, self._clock, place, ends, admitted, ticks, self.counts,
+                self.catalog.sensor_start, self._clock, place, ends, admitted, ticks, counts,
             )  # fmt: skip
             if taken >= 0:
                 break
             room *= 2
+        self.counts += counts
         of_readings = batch.event_ms[batch.sensor != TICK]
         if self.first_ms is None and len(of_readings):
             self.first_ms = int(of_readings.min())

@@ -43,8 +43,8 @@ Array = np.ndarray[Any, Any]
 
 MAX_WINDOWS = 16
 N_MOMENTS = 2 * STRETCH + 2
-N_CHANGES = 1 << 16
-N_STEPS = 1 << 16
+ROOM = 1 << 16
+"""Changes, and steps, that there is room for at first."""
 N_TRANSITIONS = 256
 BLOCK_BYTES = 1 << 30
 """Of settings' parameters that are held side by side; more are tried in several turns."""
@@ -78,7 +78,7 @@ class Sweep:
             store = self._store(settings[places[0]], times, told)
             for block in _blocks(places, numbers[places[0]]):
                 tries = side_by_side([numbers[place] for place in block])
-                steps = self._steps(store, tries, told)
+                steps = sweep_store(store, tries, self.threads, told.tried)
                 shared = steps["setting"] == COMMON
                 if len(block) == len(settings):
                     common.append(steps[shared])
@@ -98,25 +98,6 @@ class Sweep:
             )
         return self._stores[times]
 
-    def _steps(self, store: Store, tries: Tries, told: _Told) -> Array:
-        """Return the steps of settings side by side, bucket after bucket."""
-        turns = range(store.n_buckets)
-        free = [_Turn(store, tries) for _ in range(max(1, self.threads))]
-
-        def take(bucket: int) -> Array:
-            turn = free.pop()
-            try:
-                return turn.steps(bucket)
-            finally:
-                free.append(turn)
-
-        found = []
-        with ThreadPoolExecutor(max(1, self.threads)) as pool:
-            for steps in pool.map(take, turns):
-                found.append(steps)
-                told.tried(len(tries.choice), 1 / store.n_buckets)
-        return np.concatenate([np.zeros(0, STEP), *found])
-
     def close(self) -> None:
         """Let go of the history, and delete the files that it is kept in."""
         for store in self._stores.values():
@@ -128,6 +109,34 @@ class Sweep:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def sweep_store(
+    store: Store,
+    tries: Tries,
+    threads: int = 1,
+    on_progress: Callable[[int, float], None] | None = None,
+) -> Array:
+    """Return the steps of settings side by side, bucket after bucket; COMMON ones are of all.
+
+    `on_progress` is told how many settings went through which share of the history.
+    """
+    free = [_Turn(store, tries) for _ in range(threads)]
+
+    def take(bucket: int) -> Array:
+        turn = free.pop()
+        try:
+            return turn.steps(bucket)
+        finally:
+            free.append(turn)
+
+    found = []
+    with ThreadPoolExecutor(threads) as pool:
+        for steps in pool.map(take, range(store.n_buckets)):
+            found.append(steps)
+            if on_progress is not None:
+                on_progress(len(tries.choice), 1 / store.n_buckets)
+    return np.concatenate([np.zeros(0, STEP), *found])
 
 
 class _Told:
@@ -167,8 +176,8 @@ class _Turn:
                    np.zeros((n_rows, MAX_WINDOWS), np.uint8),
                    np.zeros((n_rows, 2), np.int64))  # fmt: skip
         self._scratch = (stats, kept, noted, latches)
-        self._room = self._rooms(N_CHANGES)
-        self._steps = np.zeros(N_STEPS, STEP)
+        self._room = self._rooms(ROOM)
+        self._steps = np.zeros(ROOM, STEP)
         self._transitions = np.zeros(N_TRANSITIONS, TRANSITION)
         source = np.zeros(catalog.n_sources, SOURCE)
         self._state = (np.zeros(1, CLOCK), np.zeros(catalog.n_sensors, SIGNAL), source,
