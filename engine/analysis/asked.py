@@ -10,22 +10,20 @@ import orjson
 
 from engine import __version__
 from engine.analysis.past import Past
-from engine.analysis.search import Adaptive, Search
 from engine.analysis.space import Space
 from engine.files import discover
 from engine.rules import Rules
 
 
 def what_is_asked(
-    past: Past, rules: Rules, space: Space, search: Search, seed: int, measured: dict[str, Any]
+    past: Past, rules: Rules, space: Space, search: dict[str, Any], measured: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the digests and options that decide every figure, as plain JSON values.
 
-    How many settings are wanted is not among them: a study may go on to more. Objectives are only
-    where the search looks at them: without, other objectives need no new evaluation.
+    How many settings are wanted is not among them: a study may go on to more.
     """
     files = discover(past.readings)
-    asked: dict[str, Any] = {
+    return {
         "tocsin": __version__,
         "catalog": past.catalog.digest,
         "rules": rules.digest,
@@ -34,14 +32,9 @@ def what_is_asked(
         "adapter": digest_of(past.adapter.model_dump(mode="json")),
         "span": [past.span.since_ms, past.span.until_ms],
         "sort": past.sort,
-        "search": search.method,
+        "search": search,
         "measured": measured,
     }
-    if search.method != "grid":
-        asked["seed"] = seed
-    if isinstance(search, Adaptive):
-        asked["optuna"] = search.version
-    return asked
 
 
 def _name(path: Path, keys: dict[str, str]) -> str:

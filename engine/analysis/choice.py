@@ -73,14 +73,28 @@ class Choice:
         }
 
 
-def choose(settings: Settings, trials: Trials, standing: Standing, row: int) -> Choice:
-    """Return a setting as the choice of its study, with the file of its rules."""
+def choose(
+    settings: Settings,
+    trials: Trials,
+    standing: Standing,
+    row: int,
+    *,
+    reason: str | None = None,
+    head: Sequence[str] | None = None,
+) -> Choice:
+    """Return a setting as the choice of its study, with the file of its rules.
+
+    `reason` and `head`, what the file says at its top, are made of the standing unless given.
+    """
     values = trials.values[row]
     made = settings.rules_of(values)
     moves = tuple(_moves(settings, trials, standing.aim, values))
     changes = [change for move in moves for change in move.changes]
-    reason = _reason(trials, standing, row)
-    text = rewritten(settings.rules, made, changes, _head(settings, trials, standing, row, reason))
+    if reason is None:
+        reason = _reason(trials, standing, row)
+    if head is None:
+        head = list(_head(settings, trials, standing, row, reason))
+    text = rewritten(settings.rules, made, changes, head)
     return Choice(
         setting=row,
         values=values,

@@ -1,7 +1,141 @@
-"""x"""
+"""What `tocsin tune --solve` shows: what was asked for, whether it can be had, and what binds."""
 
-from typing import Any
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from engine.analysis.choice import figure_text
+from engine.analysis.measure import Yardstick
+from engine.analysis.past import Past
+from engine.analysis.solve import NEAREST, RATE, Goal, Solution, solve
+from engine.analysis.study_folder import RULES
+from engine.replay_cli import INTERRUPTED, duration, moment, stopping
+from engine.rules import Rules
+
+NOT_MET = 4
+_MOST_LISTED = 8
 
 
-def run(*args: Any) -> int:
-    return 0
+def run(
+    past: Past,
+    rules: Rules,
+    measure: Yardstick,
+    output: Path,
+    per: str,
+    max_rate: float,
+    max_delay_s: float | None,
+    threads: int,
+    as_json: bool,
+) -> int:
+    """Solve and print what came out; return the exit code. Raises what is wrong with the input."""
+    from engine.analysis.tune_cli import shown, write_json
+
+    goal = Goal(max_rate=max_rate, max_delay_s=max_delay_s)
+    stderr = Console(stderr=True, highlight=False)
+    stop = threading.Event()
+    began_s = time.monotonic()
+    with stopping(stop), shown(stderr, "settings") as show:
+        solution = solve(
+            past,
+            rules,
+            measure,
+            goal,
+            folder=output,
+            threads=threads,
+            on_progress=show,
+            stopped=stop.is_set,
+        )
+    if as_json:
+        write_json(solution.as_dict() | {"folder": str(output)})
+    else:
+        console = Console(highlight=False)
+        console.print(report(solution, output, time.monotonic() - began_s))
+    if solution.interrupted:
+        return INTERRUPTED
+    return 0 if solution.met else NOT_MET
+
+
+def report(solution: Solution, output: Path, took_s: float) -> RenderableType:
+    """Return what came out as tables that fit 100 columns."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, text in _facts(solution, output, took_s):
+        facts.add_row(name, escape(text))
+    if solution.proof is None:
+        return facts
+    return Group(facts, "", _figures(solution))
+
+
+def _facts(solution: Solution, output: Path, took_s: float) -> Iterator[tuple[str, str]]:
+    yield "asked for", str(solution.goal)
+    if solution.interrupted:
+        yield "interrupted", f"run it again with the same command to go on; kept in {output}"
+        return
+    assert solution.choice is not None and solution.proof is not None
+    tried = f"{len(solution.trials):,} settings in {duration(took_s)}"
+    if solution.met:
+        yield "met", f"yes, by {_named(solution)}; {tried}"
+    else:
+        yield "met", f"NO; nearest are {_named(solution)}; {tried}"
+        yield from _binding(solution)
+    for move in solution.choice.moves:
+        yield "", f"{move.title} {move.moved}: {move.why}"
+    yield "proved", "the figures below are those of a replay under these rules"
+    yield "written", str(output / (RULES if solution.met else NEAREST))
+
+
+def _named(solution: Solution) -> str:
+    n = len(solution.choice.moves) if solution.choice is not None else 0
+    return "the rules as they are" if not n else f"{n} change{'s' if n > 1 else ''}"
+
+
+def _binding(solution: Solution) -> Iterator[tuple[str, str]]:
+    """Yield what keeps the goal from being reached."""
+    assert solution.proof is not None
+    rate = solution.proof.figures[RATE]
+    if rate > solution.goal.max_rate:
+        operator = solution.proof.figures.get("busiest_operator")
+        yield (
+            "binds",
+            (f"{operator or 'the busiest operator'} still has {figure_text(rate)} in 10 min"),
+        )
+        n_all = sum(n for _, n in solution.proof.causes)
+        led = [f"{cause} {n / n_all:.0%}" for cause, n in solution.proof.causes[:4]]
+        yield "", f"its alarms and others' are led by {', '.join(led)}"
+    late = solution.late()
+    for incident, delay, best in late[:_MOST_LISTED]:
+        found = f"found after {duration(delay)}" if math.isfinite(delay) else "not found"
+        rest = "no setting that was tried finds it"
+        if math.isfinite(best):
+            rest = f"the soonest of any setting is {duration(best)}"
+        yield (
+            "binds",
+            (f"{incident.kind} at {incident.source}, {moment(incident.start_ms)}: {found}; {rest}"),
+        )
+    if late[_MOST_LISTED:]:
+        yield "", f"and {len(late) - _MOST_LISTED} more incidents"
+
+
+def _figures(solution: Solution) -> Table:
+    table = Table(box=None, padding=(0, 2), pad_edge=False)
+    table.add_column("", style="bold")
+    table.add_column("given", justify="right")
+    table.add_column("solved" if solution.met else "nearest", justify="right")
+    assert solution.proof is not None
+    level = solution.level
+    names = [RATE, "peak_per_10min", "alarms", "episodes", "floods", "chattering", "targets_missed"]
+    names += [f"{each}_{level}" for each in ("missed", "found", "false", "delay_worst_s")]
+    for name in names:
+        if name in solution.given:
+            given, now = solution.given[name], solution.proof.figures[name]
+            table.add_row(name, figure_text(given), figure_text(now))
+    return table

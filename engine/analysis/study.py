@@ -19,7 +19,7 @@ from engine.analysis.choice import Choice, choose
 from engine.analysis.measure import Yardstick
 from engine.analysis.objective import WORST, Aim
 from engine.analysis.past import Past
-from engine.analysis.search import Search, Told, search_for
+from engine.analysis.search import Adaptive, Search, Told, search_for
 from engine.analysis.settings import Settings
 from engine.analysis.space import Space
 from engine.analysis.study_folder import FORMAT, FRONT, RULES, SETTINGS, STUDY, Folder
@@ -138,15 +138,12 @@ def tune(
     )
     measure = Yardstick(catalog=past.catalog) if measure is None else measure
     aim = Aim.parse(objectives or measure.default_objectives(), requirements)
-    asked = what_is_asked(past, rules, space, search, seed, measure.asked())
-    if search.method == "adaptive":
-        asked["objectives"] = [str(each) for each in aim.objectives]
-        asked["requirements"] = [str(each) for each in aim.requirements]
+    asked = what_is_asked(past, rules, space, _about(search, aim, seed), measure.asked())
     place = None if folder is None else Folder(FilePath(folder))
     with nullcontext() if place is None else place.held():
         trials = Trials(settings)
         if place is not None:
-            trials = _begun(place, settings, asked)
+            trials = begun(place, settings, asked)
         study = Study(
             settings=settings,
             aim=aim,
@@ -182,7 +179,20 @@ def tune(
     return study
 
 
-def _begun(place: Folder, settings: Settings, asked: dict[str, Any]) -> Trials:
+def _about(search: Search, aim: Aim, seed: int) -> dict[str, Any]:
+    """Return what the search itself rests on: another aim needs no new evaluation otherwise."""
+    if isinstance(search, Adaptive):
+        return {
+            "method": search.method,
+            "seed": seed,
+            "objectives": [str(each) for each in aim.objectives],
+            "requirements": [str(each) for each in aim.requirements],
+            "optuna": search.version,
+        }
+    return {"method": search.method} | ({} if search.method == "grid" else {"seed": seed})
+
+
+def begun(place: Folder, settings: Settings, asked: dict[str, Any]) -> Trials:
     """Return what was tried in a folder before; nothing if it is new."""
     kept = place.settings() if place.check(asked) else None
     if kept is not None:
