@@ -9,12 +9,11 @@ Oracle   the whole line: tests/kernels/test_sweep.py
 
 import numpy as np
 
+from kernels.attempt import FULL
 from kernels.fuse import CHANGED, judge_source, next_turn_ms, take_change, take_time
 from kernels.jit import step
 from kernels.layout import FAR_FUTURE_MS, NEVER
 from kernels.survey import first_tick
-
-FULL = -1
 
 
 @step

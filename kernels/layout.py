@@ -465,6 +465,43 @@ HEAD = np.dtype([("run", "<i8"), ("n", "<i8"), ("sensor", "<i4"), ("row", "<i4")
 """Where the runs of one sensor under one row of parameters begin; ``n`` heads of the sensor are
 left, this one included."""
 
+N_LANES = 16
+"""Envelopes that are surveyed in one go, side by side."""
+LANES = np.dtype(
+    [
+        (name, "<f8", (N_LANES,))
+        for name in (
+            # what HOT remembers, rounded to float32 where that does
+            "anchor", "last", "mean", "deviation", "above", "below", "older", "anchor_age_ms",
+            "older_age_ms", "n", "n_flat",
+            "loud",  # 1: the envelope was reached in this stretch
+        )
+    ]
+)  # fmt: skip
+"""The statistics of one sensor under several envelopes; one register holds several lanes."""
+LANE_PARAMS = np.dtype(
+    [
+        (name, "<f8", (N_LANES,))
+        for name in (
+            "quiet_high", "quiet_low", "quiet_rise", "quiet_fall", "quiet_deviation",
+            "quiet_drift", "alpha", "clip", "min_deviation", "allowance", "drift_cap", "spike_at",
+            "half_ms", "memory_n", "warmup_n",
+            "flat_after_n",  # +inf: never
+        )
+    ]
+)  # fmt: skip
+
+PACK = np.dtype(
+    [
+        ("first", "<i4"),  # its first envelope
+        ("n", "<i4"),  # envelopes; one alone is surveyed by itself
+        ("first_slot", "<i4"),
+        ("n_slots", "<i4"),  # distinct windows of its envelopes
+    ]
+)
+"""Envelopes under which a sensor's readings are read alike, so that they go side by side."""
+MAX_SLOTS = 64
+
 FADE_STEPS = 64
 FADE = 2.0 ** (-np.arange(FADE_STEPS) / FADE_STEPS)
 """Severity fades along this table, so that no libm decides an alert."""

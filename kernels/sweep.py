@@ -11,186 +11,15 @@ Oracle   the whole line, setting by setting: tests/kernels/test_sweep.py
 
 import numpy as np
 
-from kernels.attempt import attempt
-from kernels.follow import FULL, follow
+from kernels.attempt import FULL
+from kernels.follow import follow
 from kernels.jit import kernel, step
-from kernels.layout import FLAG_ABSENT, FLAG_ACTIVE, NEVER
-from kernels.survey import note_silence, survey
+from kernels.trial import NO_RUN, try_alone, try_pack
 
-STRETCH = 128
-"""Records that are surveyed at a time; their moments fit the nearest cache."""
-NO_RUN = -1
 COMMON = -1
 """The setting of steps that are every setting's."""
 
 ALL_DONE, MORE_CHANGES, MORE_STEPS = range(3)
-
-
-@step
-def forget_sensor(p, hot, rings, seconds, bins, armed):
-    """Put a sensor's statistics into the state before its first reading."""
-    h = hot[0]
-    h.last_ms = NEVER
-    h.anchor = 0.0
-    h.last = 0.0
-    h.mean = 0.0
-    h.deviation = 0.0
-    h.above = 0.0
-    h.below = 0.0
-    h.older = 0.0
-    h.anchor_age_ms = 0
-    h.older_age_ms = 0
-    h.row = 0
-    h.detected_s = 0
-    h.n = 0
-    h.n_flat = 0
-    h.latched = 0
-    h.pending = 0
-    h.n_bad = 0
-    h.flags = 0
-    armed[0] = 0
-    for w in range(p.n_windows):
-        ring = rings[w]
-        ring.newest_end_ms = 0
-        ring.reference = 0.0
-        ring.newest = 0
-        ring.filled = 0
-        ring.level = 0
-        ring.loud = 0
-        for place in range(len(ring.count)):
-            ring.count[place] = 0
-            ring.first[place] = 0.0
-            seconds[w].second[place] = 0.0
-    for b in range(max(np.int64(p.season_bins), 1)):
-        bins[b].mean = 0.0
-        bins[b].deviation = 0.0
-        bins[b].n = 0
-
-
-@step
-def forget_rows(n, hot, cold, held, ends):
-    """Put the latches of ``n`` rows of parameters to rest."""
-    for row in range(n):
-        h = hot[row]
-        h.n_flat = 0
-        h.n_bad = 0
-        h.detected_s = 0
-        h.latched = 0
-        h.pending = 0
-        h.flags = 0
-        c = cold[row]
-        c.levels = 0
-        c.n_rate = 0
-        c.n_deviation = 0
-        for place in range(len(c.age_ms)):
-            c.age_ms[place] = 0
-        for w in range(held.shape[1]):
-            held[row, w] = 0
-        ends[row, 0] = NO_RUN
-        ends[row, 1] = NO_RUN
-
-
-@step
-def keep_stats(p, stats, kept):
-    """Copy a sensor's statistics, all but those of seasons."""
-    hot, rings, seconds, _, armed = stats
-    kept_hot, kept_rings, kept_seconds, _, kept_armed = kept
-    kept_hot[0] = hot[0]
-    kept_armed[0] = armed[0]
-    for w in range(p.n_windows):
-        kept_rings[w] = rings[w]
-        kept_seconds[w] = seconds[w]
-
-
-@step
-def survey_stretch(
-    records, first, last, end, plan, p, absent_ms, stats, noting, moments, window_n, window_value,
-    loud,
-):  # fmt: skip
-    """Survey a stretch of a sensor's records, and the silence after the last of them."""
-    hot, rings, seconds, bins, armed = stats
-    n, n_loud = survey(
-        records, first, last, plan, p, absent_ms, hot, rings, seconds, bins, armed, noting,
-        moments, window_n, window_value, loud,
-    )  # fmt: skip
-    h = hot[0]
-    if last == end and absent_ms and h.last_ms != NEVER and not h.flags & FLAG_ABSENT:
-        _, ticks, ascending = plan
-        noted = note_silence(
-            h, records[last - 1], len(ticks), ticks, ascending, absent_ms, armed[0], n, moments
-        )
-        if noted > n:
-            loud[n_loud] = n
-            n_loud += 1
-            n = noted if noting else n
-    return n, n_loud
-
-
-@step
-def add_run(place, first, n, ends, runs, n_runs):
-    """Chain a run of changes to those of its row of parameters."""
-    run = runs[n_runs]
-    run.first = first
-    run.n = n
-    run.next = NO_RUN
-    if ends[place, 0] == NO_RUN:
-        ends[place, 0] = n_runs
-    else:
-        runs[ends[place, 1]].next = n_runs
-    ends[place, 1] = n_runs
-
-
-@step
-def try_rows(
-    records, first, last, plan, p, absent_ms, rows, tries, scratch, room, n_changes, n_runs
-):
-    """Go through one sensor's history under the rows of one envelope.
-
-    Returns (changes, runs, whether any row changed), changes FULL where there is too little room.
-    """
-    first_row, last_row = rows
-    params, window_params = tries
-    stats, kept, noted, latches = scratch
-    moments, window_n, window_value, loud = noted
-    hot, cold, held, ends = latches
-    changes, runs = room
-    forget_sensor(p, stats[0], stats[1], stats[2], stats[3], stats[4])
-    begun = False
-    n_active = 0
-    for a in range(first, last, STRETCH):
-        b = min(a + STRETCH, last)
-        noting = 1 if n_active or p.season_bins else 0
-        if not noting:
-            keep_stats(p, stats, kept)
-        n, n_loud = survey_stretch(
-            records, a, b, last, plan, p, absent_ms, stats, noting, moments, window_n,
-            window_value, loud,
-        )  # fmt: skip
-        if n_loud == 0 and n_active == 0:
-            continue
-        if not noting:
-            keep_stats(p, kept, stats)
-            n, n_loud = survey_stretch(
-                records, a, b, last, plan, p, absent_ms, stats, 1, moments, window_n,
-                window_value, loud,
-            )  # fmt: skip
-        if not begun:
-            forget_rows(last_row - first_row, hot, cold, held, ends)
-            begun = True
-        n_active = 0
-        for place in range(last_row - first_row):
-            before = n_changes
-            n_changes = attempt(
-                place, n, n_loud, moments, loud, window_params, window_n, window_value,
-                params[first_row + place], absent_ms, hot, cold, held, changes, n_changes,
-            )  # fmt: skip
-            if n_changes == FULL or n_runs == len(runs):
-                return np.int64(FULL), n_runs, begun
-            n_active += hot[place].flags & FLAG_ACTIVE != 0
-            if n_changes > before:
-                add_run(place, before, n_changes - before, ends, runs, n_runs)
-                n_runs += 1
-    return n_changes, n_runs, begun
 
 
 @step
@@ -281,15 +110,53 @@ def gather(setting, choice, row_of, n_heads, heads, runs, order):
 
 
 @step
-def try_cluster(cluster, bucket, tries, survey_plan, scratch, room):
+def try_sensor(
+    sensor, first, last, pack, records, tries, survey_plan, scratch, beside, room, n_changes,
+    n_runs, n_heads,
+):  # fmt: skip
+    """Detect in one sensor under every row of a pack; return (changes or FULL, runs, heads)."""
+    _, _, lane_params, rows_of, params, window_params, period_ms, after = tries
+    envelopes, plan, _ = survey_plan
+    changes, runs, heads, _ = room
+    of_pack = (params, window_params)
+    last_variant = np.int64(pack.first + pack.n)
+    # 1.1 × 1000 is a hair more than 1100: a millionth of a millisecond doesn't round up
+    absent_ms = np.int64(np.ceil(after[pack.first] * period_ms[sensor] - 1e-6))
+    if pack.n > 1:
+        tried, n_tried, begun, gave_up = try_pack(
+            records, first, last, survey_plan, pack, lane_params, absent_ms, rows_of, of_pack,
+            scratch, beside, (changes, runs), n_changes, n_runs,
+        )  # fmt: skip
+        if not gave_up:
+            if tried != FULL and begun:
+                rows = rows_of[pack.first], rows_of[last_variant]
+                n_heads = add_heads(sensor, rows[0], rows[1], scratch[3][3], heads, n_heads)
+            return tried, n_tried, n_heads
+    for variant in range(pack.first, last_variant):
+        rows = (rows_of[variant], rows_of[variant + 1])
+        n_changes, n_runs, begun = try_alone(
+            records, first, last, plan, envelopes[variant], absent_ms, rows, of_pack, scratch,
+            (changes, runs), n_changes, n_runs,
+        )  # fmt: skip
+        if n_changes == FULL:
+            break
+        if begun:
+            n_heads = add_heads(sensor, rows[0], rows[1], scratch[3][3], heads, n_heads)
+            if n_heads == FULL:
+                break
+    return n_changes, n_runs, n_heads
+
+
+@step
+def try_cluster(cluster, bucket, tries, survey_plan, scratch, beside, room):
     """Detect in every sensor of a cluster, under every distinct row of parameters.
 
     Returns (heads, or FULL; whether settings differ in what they find).
     """
     records, starts, first_sensor, sensor_start = bucket
-    row_of, variants_of, rows_of, params, window_params, period_ms, after = tries
-    envelopes, plan = survey_plan
-    latches, changes, runs, heads = scratch[3], room[0], room[1], room[2]
+    row_of, packing, lane_params, rows_of = tries[0], tries[1], tries[2], tries[3]
+    packs_of, packs = packing
+    heads = room[2]
     n_changes = np.int64(0)
     n_runs = np.int64(0)
     n_heads = np.int64(0)
@@ -301,31 +168,29 @@ def try_cluster(cluster, bucket, tries, survey_plan, scratch, room):
             continue
         row = np.int64(row_of[sensor])
         began = n_heads
-        for variant in range(variants_of[row], variants_of[row + 1]):
-            rows = (rows_of[variant], rows_of[variant + 1])
-            # 1.1 × 1000 is a hair more than 1100: a millionth of a millisecond doesn't round up
-            absent_ms = np.int64(np.ceil(after[variant] * period_ms[sensor] - 1e-6))
-            n_changes, n_runs, begun = try_rows(
-                records, first, last, plan, envelopes[variant], absent_ms, rows,
-                (params, window_params), scratch, (changes, runs), n_changes, n_runs,
+        for number in range(packs_of[row], packs_of[row + 1]):
+            pack = packs[number]
+            n_changes, n_runs, n_heads = try_sensor(
+                sensor, first, last, pack, records,
+                (row_of, packs_of, lane_params[number], rows_of, tries[4], tries[5], tries[6],
+                 tries[7]),
+                survey_plan, scratch, beside, room, n_changes, n_runs, n_heads,
             )  # fmt: skip
-            if n_changes == FULL:
+            if n_changes == FULL or n_heads == FULL:
                 return np.int64(FULL), differ
-            if begun:
-                n_heads = add_heads(sensor, rows[0], rows[1], latches[3], heads, n_heads)
-                if n_heads == FULL:
-                    return n_heads, differ
         for i in range(began, n_heads):
             heads[i].n = n_heads - i
         if n_heads > began:
-            differ |= rows_of[variants_of[row + 1]] - rows_of[variants_of[row]] > 1
+            last_pack = packs[packs_of[row + 1] - 1]
+            n_rows = rows_of[last_pack.first + last_pack.n] - rows_of[packs[packs_of[row]].first]
+            differ |= n_rows > 1
     return n_heads, differ
 
 
 @kernel
 def sweep(
-    first, last, cluster_start, bucket, tries, survey_plan, choice, fusion, log, scratch, room,
-    state, transitions, steps, n_steps,
+    first, last, cluster_start, bucket, tries, survey_plan, choice, fusion, log, scratch, beside,
+    room, state, transitions, steps, n_steps,
 ):  # fmt: skip
     """Run every setting over clusters ``first`` to ``last``, each from rest.
 
@@ -333,10 +198,11 @@ def sweep(
     In       cluster_start (clusters + 1,) int64: the sources of each
              bucket  (records sorted by sensor, where each sensor's begin, the bucket's first
              sensor, sensor_start)
-             tries   (row of each sensor (S,), where the envelopes of a row begin (P + 1,), where
-             the tried rows of an envelope begin (V + 1,), params (D,), window_params, period_ms
-             (S,), periods of silence (V,))
-             survey_plan  (envelopes (V,) PARAMS, (their window_params, ticks, ascending))
+             tries   (row of each sensor (S,), (where the packs of a row begin (P + 1,), packs
+             (K,) PACK), their LANE_PARAMS (K,), where the tried rows of an envelope begin (V + 1,),
+             params (D,), window_params, period_ms (S,), periods of silence (V,))
+             survey_plan  (envelopes (V,) PARAMS, (their window_params, ticks, ascending),
+             (WINDOW_PARAMS of the packs' slots, the slot of an envelope's window (V, 16) int32))
              choice  (J, P) int32, the tried row that a setting has of each row
              fusion  (which of each setting (J,), params (J, P), graph, weights (F, E), categories
              (F, C), terms (F, T), signal rules (F, R), contexts (F, K))
@@ -351,7 +217,7 @@ def sweep(
     n_settings = len(which)
     for number in range(first, last):
         cluster = (cluster_start[number], cluster_start[number + 1])
-        n_heads, differ = try_cluster(cluster, bucket, tries, survey_plan, scratch, room)
+        n_heads, differ = try_cluster(cluster, bucket, tries, survey_plan, scratch, beside, room)
         if n_heads == FULL:
             return number, n_steps, MORE_CHANGES
         if n_heads == 0:

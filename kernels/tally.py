@@ -1,7 +1,7 @@
 """Count one setting's steps: by source for the alarm figures, and against labelled incidents.
 
 A setting is one call: its scratch stays in the nearest cache, and a thousand calls cost nothing
-beside their steps. Scratch is as before the first call again when its `touched` are cleared.
+beside their steps.
 """
 
 import numpy as np
@@ -37,13 +37,14 @@ SEEN = np.dtype(
         ("newest", "<i4"),
         ("bouts", "<i4"),
         ("most", "<i4"),  # cycles
-        ("touched", "u1"),
+        ("turn", "<i4"),  # the count that it is of
         ("standing", "u1"),
         ("counted", "u1"),  # the episode began in the time
         ("chatters", "u1"),
+        ("spare", "u1"),
     ]
 )
-"""One row a source; zeros at first."""
+"""One row a source; what is not of the running turn is as good as zeros."""
 
 TALLY = np.dtype(
     [
@@ -113,8 +114,22 @@ def note_top(source, alarms, out):
         out.top_source[place] = source
 
 
+@step
+def first_seen(s, turn, one, how):
+    """Begin with a source, in the episode in which the steps have it."""
+    s.turn = turn
+    s.alarms = 0
+    s.cycles = 0
+    s.bouts = 0
+    s.most = 0
+    s.counted = 0
+    s.chatters = 0
+    s.standing = one.kind != RAISE
+    s.begun_ms = min(one.event_ms, how.since_ms)
+
+
 @kernel
-def tally_alerts(steps, operator, measure, scratch, keys, lasted_ms, stale_by_day, tally):
+def tally_alerts(steps, operator, measure, turn, scratch, keys, lasted_ms, stale_by_day, tally):
     """Count the alarms, episodes, chattering and stale episodes of one setting.
 
     An episode of which the steps do not have the raise began when the time did, or with its first
@@ -124,8 +139,8 @@ def tally_alerts(steps, operator, measure, scratch, keys, lasted_ms, stale_by_da
     In       steps     (N,) STEP     those of a source in order of time
              operator  (S,) int64    of each source
              measure   (1,) MEASURE
-    Scratch  (seen (S,) SEEN, raised_ms (N,) int64, following (N,) int32, touched (S,) int32);
-             seen holds what was counted of each source until the caller clears it
+             turn      int            another one for each call, never 0
+    Scratch  (seen (S,) SEEN, raised_ms (N,) int64, following (N,) int32, touched (S,) int32)
     Out      keys      (N,) int64    operator · (until - since) + (event time - since) of each alarm
              lasted_ms (N,) int64    of each episode that began in the time, cut at until_ms
              stale_by_day (D,) int32, tally (1,) TALLY: added to, zeros at first
@@ -144,13 +159,10 @@ def tally_alerts(steps, operator, measure, scratch, keys, lasted_ms, stale_by_da
         one = steps[i]
         t_ms = one.event_ms
         s = seen[one.source]
-        if not s.touched:
-            s.touched = 1
+        if s.turn != turn:
+            first_seen(s, turn, one, how)
             touched[n_touched] = one.source
             n_touched += 1
-            if one.kind != RAISE:
-                s.begun_ms = min(t_ms, how.since_ms)
-                s.standing = 1
         if t_ms >= how.until_ms:
             continue
         inside = t_ms >= how.since_ms

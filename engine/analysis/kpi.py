@@ -143,6 +143,7 @@ class _Counter:
         )
         self.seen = np.zeros(catalog.n_sources, SEEN)
         self._touched = np.zeros(catalog.n_sources, np.int32)
+        self._turn = 0
         self._make_room(0)
 
     def _make_room(self, n_steps: int) -> None:
@@ -152,9 +153,10 @@ class _Counter:
         self._lasted_ms = np.zeros(n_steps, np.int64)
 
     def count(self, steps: Array) -> _Counted:
-        """Count by source; `seen` holds that of each until `forget`, the arrays until the next."""
+        """Count by source; `seen` and the arrays hold it until the next count."""
         if len(steps) > len(self._keys):
             self._make_room(len(steps))
+        self._turn += 1
         tally = np.zeros(1, TALLY)
         stale_by_day = np.zeros(self.n_days, np.int32)
         scratch = (self.seen, self._raised_ms, self._following, self._touched)
@@ -162,6 +164,7 @@ class _Counter:
             steps,
             self.operators.of_source,
             self.measure,
+            self._turn,
             scratch,
             self._keys,
             self._lasted_ms,
@@ -179,10 +182,6 @@ class _Counter:
             stale_by_day=stale_by_day,
             touched=self._touched[:n_touched],
         )
-
-    def forget(self, counted: _Counted) -> None:
-        """Clear what was counted of each source."""
-        self.seen[counted.touched] = np.zeros((), SEEN)
 
     def load(self, keys: Array) -> tuple[Array, Array, Array]:
         """Return the load of each operator, where its keys begin, and all floods."""
@@ -281,7 +280,6 @@ class _Counter:
         mosts = np.repeat(_most(loads), tried.n)
         medians = np.zeros(tried.n)
         base, lasted_ms = common.keys.copy(), common.lasted_ms.copy()
-        self.forget(common)
         scratch = (np.zeros(1, LOAD), np.zeros((0, 2), np.int64))
         self._make_room(int(np.diff(tried.starts).max(initial=0)))
         for setting in range(tried.n):
@@ -293,7 +291,6 @@ class _Counter:
             )
             median_s = _median_s(lasted_ms, own.lasted_ms)
             medians[setting] = np.nan if median_s is None else median_s
-            self.forget(own)
         return self._as_columns(tallies, mosts, stale, medians)
 
     def _as_columns(

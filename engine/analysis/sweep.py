@@ -19,6 +19,7 @@ from engine.analysis.tries import Compiler, Numbers, Tries, alike, side_by_side,
 from engine.plan import compile_plan
 from engine.readings import read_only
 from engine.rules import Rules
+from engine.rules_profile import MAX_WINDOWS
 from engine.state import aligned
 from kernels.layout import (
     BIN,
@@ -27,7 +28,10 @@ from kernels.layout import (
     COLD,
     HEAD,
     HOT,
+    LANES,
+    MAX_SLOTS,
     MOMENT,
+    N_LANES,
     PANES,
     PARAMS,
     RUN,
@@ -37,11 +41,11 @@ from kernels.layout import (
     STEP,
     TRANSITION,
 )
-from kernels.sweep import ALL_DONE, COMMON, MORE_STEPS, STRETCH, sweep
+from kernels.sweep import ALL_DONE, COMMON, MORE_STEPS, sweep
+from kernels.trial import STRETCH
 
 Array = np.ndarray[Any, Any]
 
-MAX_WINDOWS = 16
 N_MOMENTS = 2 * STRETCH + 2
 ROOM = 1 << 16
 """Changes, and steps, that there is room for at first."""
@@ -176,6 +180,12 @@ class _Turn:
                    np.zeros((n_rows, MAX_WINDOWS), np.uint8),
                    np.zeros((n_rows, 2), np.int64))  # fmt: skip
         self._scratch = (stats, kept, noted, latches)
+        now, before = ((
+            np.zeros(1, HOT), aligned(1, LANES), aligned(MAX_SLOTS, PANES),
+            np.zeros(MAX_SLOTS, SECONDS), np.zeros(1, np.int64),
+        ) for _ in range(2))  # fmt: skip
+        near, active = np.zeros(MAX_SLOTS, np.int32), np.zeros(N_LANES, np.int64)
+        self._beside = (now, before, near, active)
         self._room = self._rooms(ROOM)
         self._steps = np.zeros(ROOM, STEP)
         self._transitions = np.zeros(N_TRANSITIONS, TRANSITION)
@@ -199,7 +209,8 @@ class _Turn:
         while True:
             at, n_steps, short_of = sweep(
                 at, last, store.cluster_start, of_bucket, tries, survey_plan, choice, fusion, log,
-                self._scratch, self._room, self._state, self._transitions, self._steps, n_steps,
+                self._scratch, self._beside, self._room, self._state, self._transitions,
+                self._steps, n_steps,
             )  # fmt: skip
             if short_of == ALL_DONE:
                 return self._steps[:n_steps].copy()
@@ -214,14 +225,19 @@ def _given(store: Store, tries: Tries) -> tuple[Any, ...]:
     city = store.catalog
     period_ms = read_only(np.asarray(city.period_ms, np.float64))
     ticks = read_only(store.ticks)
-    tried = (tries.row, tries.variants_of, tries.rows_of, tries.params, tries.window_params)
+    packing = (read_only(tries.packs_of), read_only(tries.packs))
+    tried = (tries.lanes, tries.rows_of, tries.params, tries.window_params)
     graph = (city.sensor_start, city.coupled_start, city.coupled_origin, city.coupling_start,
              city.coupling_target, city.category, city.static_class, city.district,
              city.sensor_source)  # fmt: skip
     fusings = tries.fusings
     return (
-        (*map(read_only, tried), period_ms, read_only(tries.after)),
-        (read_only(tries.envelopes), (read_only(tries.envelope_windows), ticks, store.ascending)),
+        (read_only(tries.row), packing, *map(read_only, tried), period_ms, read_only(tries.after)),
+        (
+            read_only(tries.envelopes),
+            (read_only(tries.envelope_windows), ticks, store.ascending),
+            (read_only(tries.slots), read_only(tries.slot_of)),
+        ),
         read_only(tries.choice),
         (
             read_only(tries.fusion), read_only(tries.all_params), tuple(map(read_only, graph)),

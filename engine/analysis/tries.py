@@ -17,7 +17,8 @@ from engine.plan_params import set_near
 from engine.plan_rows import RowCompiler
 from engine.readings import read_only
 from engine.rules import Rules
-from kernels.layout import PARAMS, WINDOW_PARAMS
+from engine.rules_profile import MAX_WINDOWS
+from kernels.layout import LANE_PARAMS, MAX_SLOTS, N_LANES, PACK, PARAMS, WINDOW_PARAMS
 
 Array = np.ndarray[Any, Any]
 
@@ -27,6 +28,8 @@ STATISTICS = (
     "utc_offset_ms",
 )  # fmt: skip
 """Parameters that decide what a sensor's statistics are, whatever they are held against."""
+GATE = ("scale", "offset", "range_low", "range_high", "season_bins")
+"""Parameters that decide how a reading is read; where they are equal, envelopes go side by side."""
 WINDOW_STATISTICS = ("pane_ms", "n_panes", "aggregate")
 LOWEST = ("quiet_high", "quiet_rise", "quiet_fall", "quiet_deviation", "quiet_drift", "spike_at")
 RUN_LENGTHS = ("flat_after_n", "bad_after_n")
@@ -82,8 +85,16 @@ class Tries:
     """Settings side by side, as `kernels.sweep.sweep` takes them."""
 
     row: Array
-    variants_of: Array
-    """(P + 1,) int64, where the envelopes of a row begin"""
+    packs_of: Array
+    """(P + 1,) int64, where the packs of a row begin"""
+    packs: Array
+    """(K,) PACK, of envelopes that are surveyed side by side"""
+    lanes: Array
+    """(K,) LANE_PARAMS, their numbers"""
+    slots: Array
+    """WINDOW_PARAMS of the packs' distinct windows"""
+    slot_of: Array
+    """(V, 16) int32, which of its pack's windows those of an envelope are"""
     rows_of: Array
     """(V + 1,) int64, where the tried rows of an envelope begin"""
     params: Array
@@ -104,8 +115,9 @@ class Tries:
 
     @property
     def most_rows(self) -> int:
-        """The most rows that are tried under one envelope."""
-        return int(np.diff(self.rows_of).max(initial=1))
+        """The most rows that are tried under the envelopes of one pack."""
+        first = self.packs["first"]
+        return int((self.rows_of[first + self.packs["n"]] - self.rows_of[first]).max(initial=1))
 
     @property
     def most_bins(self) -> int:
@@ -129,22 +141,31 @@ def side_by_side(settings: Sequence[Numbers]) -> Tries:
             [name for name in PARAMS.names or () if name != "first_window"],
             [after, *_columns(windows, WINDOW_PARAMS.names or ())],
         )
-        for variant in _distinct(statistics):
-            distinct = [members[0] for members in _distinct(everything[variant])]
-            number_of = found.add_variant(
-                params[variant][distinct], [windows[variant[i]] for i in distinct], after[variant]
-            )
-            for number, members in zip(number_of, _distinct(everything[variant]), strict=True):
-                choice[variant[members], row] = number
+        for gate in _distinct(_prints(params, GATE, [after])):
+            for among in _distinct(statistics[gate]):
+                variant = gate[among]
+                tried = _distinct(everything[variant])
+                distinct = variant[[members[0] for members in tried]]
+                number_of = found.add_variant(
+                    params[distinct], [windows[i] for i in distinct], float(after[variant[0]])
+                )
+                for number, members in zip(number_of, tried, strict=True):
+                    choice[variant[members], row] = number
+            found.end_gate()
         found.end_row()
     fusion, fusings = _fusings([each.fusing for each in settings])
+    envelopes = np.concatenate(found.envelopes)
     return Tries(
         row=settings[0].row,
-        variants_of=np.array(found.variants_of, np.int64),
+        packs_of=np.array(found.packs_of, np.int64),
+        packs=np.array(found.packs, PACK),
+        lanes=np.concatenate([_lanes(envelopes, *pack[:2]) for pack in found.packs]),
+        slots=np.concatenate([*found.slots, np.zeros(1, WINDOW_PARAMS)]),
+        slot_of=np.array(found.slot_of, np.int32),
         rows_of=np.array(found.rows_of, np.int64),
         params=np.concatenate(found.params),
         window_params=np.concatenate([*found.windows, np.zeros(1, WINDOW_PARAMS)]),
-        envelopes=np.concatenate(found.envelopes),
+        envelopes=envelopes,
         envelope_windows=np.concatenate([*found.envelope_windows, np.zeros(1, WINDOW_PARAMS)]),
         after=np.array(found.after, np.float64),
         choice=choice,
@@ -155,18 +176,21 @@ def side_by_side(settings: Sequence[Numbers]) -> Tries:
 
 
 class _Found:
-    """Tried rows and envelopes, as they are found."""
+    """Tried rows, envelopes and packs, as they are found."""
 
     def __init__(self) -> None:
-        self.variants_of, self.rows_of = [0], [0]
+        self.packs_of, self.rows_of = [0], [0]
+        self.packs: list[tuple[int, int, int, int]] = []
+        self.slots: list[Array] = []
+        self.slot_of: list[list[int]] = []
         self.params: list[Array] = []
         self.windows: list[Array] = []
         self.envelopes: list[Array] = []
         self.envelope_windows: list[Array] = []
         self.after: list[float] = []
-        self._n_windows = self._n_envelope_windows = 0
+        self._n_windows = self._n_envelope_windows = self._n_packed = self._n_slots = 0
 
-    def add_variant(self, params: Array, windows: list[Array], after: Array) -> range:
+    def add_variant(self, params: Array, windows: list[Array], after: float) -> range:
         """Take rows of equal statistics, with their windows; return their numbers."""
         params = params.copy()
         for row, own in zip(params, windows, strict=True):
@@ -179,14 +203,69 @@ class _Found:
         self.params.append(params)
         self.envelopes.append(envelope)
         self.envelope_windows.append(near)
-        self.after.append(float(after[0]))
+        self.after.append(after)
         first = self.rows_of[-1]
         self.rows_of.append(first + len(params))
         return range(first, first + len(params))
 
+    def end_gate(self) -> None:
+        """Pack the envelopes since the last such call: readings are read alike under them."""
+        first, last = self._n_packed, len(self.envelopes)
+        self._n_packed = last
+        seasonal = bool(self.envelopes[first]["season_bins"][0])
+        while first < last:
+            slots = _Slots()
+            n = 0
+            while first + n < last and n < (1 if seasonal else N_LANES):
+                taken = slots.take(self.envelope_windows[first + n])
+                if taken is None:
+                    break
+                self.slot_of.append(taken)
+                n += 1
+            self.packs.append((first, n, self._n_slots, len(slots.rows)))
+            self.slots += slots.params()
+            self._n_slots += len(slots.rows)
+            first += n
+
     def end_row(self) -> None:
-        """Note that the rows to come are tried in place of another row of the plan."""
-        self.variants_of.append(len(self.rows_of) - 1)
+        """Note that what comes is tried in place of another row of the plan."""
+        self.packs_of.append(len(self.packs))
+
+
+class _Slots:
+    """The distinct windows of a pack, each with the limits that are nearest to any envelope."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[float, ...], Array] = {}
+
+    def take(self, windows: Array) -> list[int] | None:
+        """Return the slots of an envelope's windows; None if there is no room for them."""
+        keys = [tuple(window[name].item() for name in WINDOW_STATISTICS) for window in windows]
+        if len(self.rows.keys() | set(keys)) > MAX_SLOTS:
+            return None
+        for key, window in zip(keys, windows, strict=True):
+            row = self.rows.setdefault(key, window.copy())
+            for side in ("high", "low"):
+                row[side][0] = min(row[side][0], window[side][0])
+        numbers = {key: number for number, key in enumerate(self.rows)}
+        taken = [numbers[key] for key in keys]
+        return taken + [0] * (MAX_WINDOWS - len(taken))
+
+    def params(self) -> list[Array]:
+        """Return the windows' rows."""
+        for row in self.rows.values():
+            set_near(row)
+        return [row.reshape(1) for row in self.rows.values()]
+
+
+def _lanes(envelopes: Array, first: int, n: int) -> Array:
+    """Return the numbers of a pack's envelopes, lane by lane."""
+    lanes = np.zeros(1, LANE_PARAMS)
+    for name in LANE_PARAMS.names or ():
+        lanes[name][0, :n] = envelopes[name][first : first + n]
+    never = lanes["flat_after_n"] == 0
+    lanes["flat_after_n"][never] = np.inf
+    return lanes
 
 
 def _envelope(params: Array, windows: list[Array]) -> tuple[Array, Array]:
