@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.analysis import kpi
+from engine.analysis import kpi, scoring
 from engine.analysis.asked import digest_of
 from engine.analysis.bounds import Bounds
 from engine.analysis.operators import By
 from engine.analysis.steps import Tried
 from engine.catalog import Catalog
-from engine.truth import LEVELS, Incident, Score, score
-from kernels.layout import LEVEL_NAMES
+from engine.truth import LEVELS, Incident
+from kernels.tally import MISSED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +31,7 @@ class Yardstick:
     incidents: Sequence[Incident] | None = None
     """What really happened; None where nobody knows."""
     level: str | None = None
-    """The level at which default objectives ask for incidents; None: the least they deserve."""
+    """The level to which a source must come for an incident to be found; None: as deserved."""
     lead_s: float = 0.0
     grace_s: float = 0.0
     by: By = "department"
@@ -40,78 +40,39 @@ class Yardstick:
     def __call__(self, tried: Tried) -> pa.Table:
         """Return one row of figures for each setting."""
         table = kpi.of_many(tried, self.catalog, by=self.by, bounds=self.bounds)
-        table = table.drop_columns(["setting"])
         if self.incidents is not None:
-            found = self._found(tried)
-            for name in found.column_names:
-                table = table.append_column(name, found[name])
-        return table
+            table = scoring.with_scores(table, self._scores(tried))
+        return table.drop_columns(["setting"])
 
-    def _found(self, tried: Tried) -> pa.Table:
-        import pyarrow as pa
-
-        days = ((tried.last_ms or 0) + 1 - (tried.first_ms or 0)) / 86_400_000
-        rows = []
-        for number in range(tried.n):
-            row: dict[str, Any] = {}
-            for level in LEVELS:
-                found = self._score(tried, number, level, None)
-                delays = [d.delay_ms for d in found.detections if d.delay_ms is not None]
-                row[f"found_{level}"] = len(found.found)
-                row[f"missed_{level}"] = len(found.missed)
-                row[f"delay_median_s_{level}"] = found.median_delay_s
-                row[f"delay_worst_s_{level}"] = max(delays) / 1000 if delays else None
-                row[f"false_{level}"] = len(found.false)
-                per_day = len(found.false) / days / self.catalog.n_sensors
-                row[f"false_per_sensor_day_{level}"] = per_day
-            rows.append(row)
-        return pa.Table.from_pylist(rows)
-
-    def _score(self, tried: Tried, number: int, level: str, sources: Array | None) -> Score:
-        steps = tried.of(number)
-        if sources is not None:
-            steps = steps[np.isin(steps["source"], sources)]
-        names = self.catalog.source_id
-        columns = (steps[name].tolist() for name in ("source", "event_ms", "level"))
-        log = [
-            {"source": names[source].as_py(), "event_ms": at, "level": LEVEL_NAMES[reached]}
-            for source, at, reached in zip(*columns, strict=True)
-        ]
-        return score(
-            log,
+    def _scores(self, tried: Tried) -> scoring.Scores:
+        return scoring.score(
+            tried,
             self.incidents or (),
-            since_ms=tried.first_ms or 0,
-            until_ms=(tried.last_ms or 0) + 1,
-            level=level,
+            self.catalog,
             lead_s=self.lead_s,
             grace_s=self.grace_s,
         )
 
     @property
     def asked_level(self) -> str:
-        """The level at which incidents should be found."""
+        """The level of default objectives: what is asked for, or the least that any deserves."""
         deserved = {each.level for each in self.incidents or ()} or {"yellow"}
         return self.level or next(level for level in LEVELS if level in deserved)
 
     def delays_s(self, tried: Tried) -> Array:
-        """Return (settings, incidents) the delay of each at the asked level; inf if missed.
+        """Return (settings, incidents) how late each incident was found; inf where it was missed.
 
-        Incidents that start outside the history are left out: see `judged`.
+        An incident must come to the level that is asked for, or else to the one that it deserves.
+        Those that start outside the history are left out: see `judged`.
         """
-        judged = self.judged(tried)
-        sources = np.array([self.catalog.source_index(each.source) for each in judged], np.int64)
-        delays = np.full((tried.n, len(judged)), np.inf)
-        for number in range(tried.n if judged else 0):
-            found = self._score(tried, number, self.asked_level, sources)
-            for place, each in enumerate(found.detections):
-                if each.delay_ms is not None:
-                    delays[number, place] = each.delay_ms / 1000
-        return delays
+        scores = self._scores(tried)
+        levels = [LEVELS.index(self.level or each.level) for each in scores.incidents]
+        delay_ms = scores.delay_ms[:, np.arange(len(levels)), np.array(levels, np.int64)]
+        return np.where(delay_ms == MISSED, np.inf, delay_ms / 1000)
 
     def judged(self, tried: Tried) -> list[Incident]:
         """Return the incidents that start within the history."""
-        since_ms, until_ms = tried.first_ms or 0, (tried.last_ms or 0) + 1
-        return [each for each in self.incidents or () if since_ms <= each.start_ms < until_ms]
+        return list(self._scores(tried).incidents)
 
     def asked(self) -> dict[str, Any]:
         """Return what decides the figures, as plain JSON values."""
@@ -140,9 +101,3 @@ class Yardstick:
                 f"min delay_worst_s_{level}",
             )
         return ("min targets_missed",)
-
-    def unknown_sources(self) -> Iterator[str]:
-        """Yield the sources of incidents that the catalog does not have."""
-        for name in dict.fromkeys(each.source for each in self.incidents or ()):
-            if self.catalog.source_index(name) < 0:
-                yield name

@@ -165,6 +165,7 @@ def solve(
     goal: Goal,
     *,
     kinds: Sequence[str] = KINDS,
+    about: dict[str, Any] | None = None,
     folder: Path | None = None,
     threads: int = 2,
     on_progress: Callable[[Progress], None] | None = None,
@@ -172,11 +173,12 @@ def solve(
 ) -> Solution:
     """Find rules that reach a goal by turning the knobs of the profiles' limits.
 
-    With a `folder` every setting that was tried is kept there, and the same call goes on. Raises
-    what is wrong with the readings, the rules or the folder.
+    `kinds` are the knobs that may be turned, `about` is what else the figures rest on. With a
+    `folder` every setting that was tried is kept there, and the same call goes on. Raises what is
+    wrong with the readings, the rules or the folder.
     """
     knobs = Knobs(rules, past.catalog, kinds)
-    about = {"method": "solve", "level": measure.asked_level}
+    about = {"method": "solve", "level": measure.level} | (about or {})
     asked = what_is_asked(past, rules, knobs.settings.space, about, measure.asked())
     place = None if folder is None else Folder(folder)
     with nullcontext() if place is None else place.held(), Sweep(past, threads=threads) as sweep:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from engine.analysis.choice import figure_text
+from engine.analysis.chosen import number_text
+from engine.analysis.knobs import KINDS
 from engine.analysis.measure import Yardstick
 from engine.analysis.past import Past
 from engine.analysis.solve import NEAREST, RATE, Goal, Solution, solve
+from engine.analysis.solve_sensors import OWN_LIMITS, SensorSolution, solve_sensors
 from engine.analysis.study_folder import RULES
+from engine.analysis.terminal import NOT_MET, shown, write_json
 from engine.replay_cli import INTERRUPTED, duration, moment, stopping
 from engine.rules import Rules
 
-NOT_MET = 4
 _MOST_LISTED = 8
 
 
@@ -29,46 +33,52 @@ def run(
     rules: Rules,
     measure: Yardstick,
     output: Path,
+    *,
+    goal: Goal,
     per: str,
-    max_rate: float,
-    max_delay_s: float | None,
+    turn: Sequence[str],
     threads: int,
     as_json: bool,
 ) -> int:
     """Solve and print what came out; return the exit code. Raises what is wrong with the input."""
-    from engine.analysis.tune_cli import shown, write_json
-
-    goal = Goal(max_rate=max_rate, max_delay_s=max_delay_s)
     stderr = Console(stderr=True, highlight=False)
     stop = threading.Event()
     began_s = time.monotonic()
     with stopping(stop), shown(stderr, "settings") as show:
-        solution = solve(
-            past,
-            rules,
-            measure,
-            goal,
-            folder=output,
-            threads=threads,
-            on_progress=show,
-            stopped=stop.is_set,
-        )
+        options: dict[str, Any] = {
+            "folder": output,
+            "threads": threads,
+            "on_progress": show,
+            "stopped": stop.is_set,
+        }
+        if per == "sensor":
+            of_sensors = solve_sensors(past, rules, measure, goal, **options)
+            solution, found = of_sensors.solution, of_sensors.as_dict()
+        else:
+            of_sensors = None
+            solution = solve(past, rules, measure, goal, kinds=turn or KINDS, **options)
+            found = solution.as_dict()
     if as_json:
-        write_json(solution.as_dict() | {"folder": str(output)})
+        write_json(found | {"folder": str(output)})
     else:
         console = Console(highlight=False)
-        console.print(report(solution, output, time.monotonic() - began_s))
+        console.print(report(solution, output, time.monotonic() - began_s, of_sensors))
     if solution.interrupted:
         return INTERRUPTED
     return 0 if solution.met else NOT_MET
 
 
-def report(solution: Solution, output: Path, took_s: float) -> RenderableType:
+def report(
+    solution: Solution, output: Path, took_s: float, of_sensors: SensorSolution | None = None
+) -> RenderableType:
     """Return what came out as tables that fit 100 columns."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, text in _facts(solution, output, took_s):
+    told = list(_facts(solution, output, took_s))
+    if of_sensors is not None and not solution.interrupted:
+        told[2:2] = _of_sensors(of_sensors, output)
+    for name, text in told:
         facts.add_row(name, escape(text))
     if solution.proof is None:
         return facts
@@ -93,6 +103,34 @@ def _facts(solution: Solution, output: Path, took_s: float) -> Iterator[tuple[st
     yield "written", str(output / (RULES if solution.met else NEAREST))
 
 
+def _of_sensors(found: SensorSolution, output: Path) -> Iterator[tuple[str, str]]:
+    """Yield which sensors got limits of their own."""
+    n = len(found.own)
+    before, after = sum(o.false_before for o in found.own), sum(o.false_after for o in found.own)
+    yield (
+        "sensors",
+        (
+            f"{n:,} of {found.offenders_n:,} that alarmed for nothing got limits of their own: alarms "
+            f"for nothing {before:,} → {after:,}; {output / OWN_LIMITS}"
+        ),
+    )
+    for each in found.own[:_MOST_LISTED]:
+        sides = [("high", each.high), ("low", each.low)]
+        limits = [
+            f"{side} {', '.join(number_text(v) for v in values if not math.isnan(v))}"
+            for side, values in sides
+            if any(not math.isnan(v) for v in values)
+        ]
+        bounds = f"{'; '.join(limits)}; deadband {number_text(each.deadband)} {each.unit}"
+        yield "", f"{each.sensor}: {each.false_before} → {each.false_after}; {bounds}"
+    if found.own[_MOST_LISTED:]:
+        yield "", f"and {n - _MOST_LISTED:,} more"
+    if found.unhelped:
+        named = ", ".join(f"{name} ({n})" for name, n in found.unhelped[:_MOST_LISTED])
+        more = ", …" if found.unhelped[_MOST_LISTED:] else ""
+        yield "", f"not helped without an incident found too late: {named}{more}"
+
+
 def _named(solution: Solution) -> str:
     n = len(solution.choice.moves) if solution.choice is not None else 0
     return "the rules as they are" if not n else f"{n} change{'s' if n > 1 else ''}"
@@ -106,7 +144,7 @@ def _binding(solution: Solution) -> Iterator[tuple[str, str]]:
         operator = solution.proof.figures.get("busiest_operator")
         yield (
             "binds",
-            (f"{operator or 'the busiest operator'} still has {figure_text(rate)} in 10 min"),
+            (f"the busiest operator, {operator}, still has {figure_text(rate)} in 10 min"),
         )
         n_all = sum(n for _, n in solution.proof.causes)
         led = [f"{cause} {n / n_all:.0%}" for cause, n in solution.proof.causes[:4]]

@@ -12,13 +12,13 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from engine.analysis.asked import digest_of
 from engine.analysis.measure import Yardstick
 from engine.analysis.past import Judged, Past, judge
 from engine.analysis.solve import Goal, Solution, prove, solve, tried_of
@@ -29,6 +29,7 @@ from engine.catalog import Catalog
 from engine.plan import compile_plan
 from engine.rules import Rules
 from engine.rules_base import LEVELS
+from engine.truth import Incident
 from kernels.layout import ESCALATE, HIGH, LOW, RAISE
 
 Array = np.ndarray[Any, Any]
@@ -109,22 +110,22 @@ def solve_sensors(
         return SensorSolution(solution=empty, own=(), offenders_n=0, unhelped=())
     catalog = work.catalog_of(kept)
     given = prove(past, rules, measure)
-    if folder is not None:
-        place = Folder(folder)
-        with place.held() if folder is not None else nullcontext():
-            place.write(OWN_LIMITS, csv_of(work.own(kept)).encode())
+    own = csv_of(work.own(kept))
     solution = solve(
         replace(past, catalog=catalog),
         rules,
         replace(measure, catalog=catalog),
         goal,
         kinds=("on-delay", "off-delay"),
+        about={"own limits": digest_of(own)},
         folder=folder,
         threads=threads,
         on_progress=on_progress,
         stopped=stopped,
     )
     solution.given = given.figures
+    if folder is not None:
+        Folder(folder).write(OWN_LIMITS, own.encode())
     return SensorSolution(
         solution=solution,
         own=tuple(work.own(kept)),
@@ -154,6 +155,7 @@ class _Work:
         self.offenders = np.zeros(0, np.int64)
         self.before = np.zeros(0, np.int64)
         self.after = np.zeros(0, np.int64)
+        self.incidents: list[Incident] = []
         self._turn = 0
 
     def no_trials(self) -> Any:
@@ -174,6 +176,7 @@ class _Work:
         if not len(kept):
             self.after = self.before
             return kept
+        self.incidents = self.measure.judged(tried_of(judged))
         in_time = self._in_time(judged)
         counted = [self.before]
         sound = [np.ones(len(kept), bool)]
@@ -243,8 +246,7 @@ class _Work:
     def _near_a_loss(self, lost: Array) -> Array:
         """Return which offenders stand where an incident is no longer found in time."""
         catalog = self.past.catalog
-        judged = [each for each in self.measure.incidents or ()]
-        known = [catalog.source_index(each.source) for each in judged][: len(lost)]
+        known = [catalog.source_index(each.source) for each in self.incidents]
         clusters = {int(self.cluster[s]) for s, gone in zip(known, lost, strict=True) if gone}
         mine = self.cluster[catalog.sensor_source[self.offenders]]
         return np.isin(mine, list(clusters))
@@ -284,6 +286,10 @@ class _Work:
         units = [unit for side in given.values() if (unit := _unit(side)) is not None]
         unit = min(units, default=0.0)
         deadband = max(float(row["deadband"]), wide * unit)
+        if len(units) > 1:
+            # between high and low limits there must be values that clear both
+            apart = float(np.nanmin(given["high"]) - np.nanmax(given["low"])) + 2 * shift * unit
+            deadband = min(deadband, max(float(row["deadband"]), 0.45 * apart))
         made = {}
         for side, sign in (("high", 1.0), ("low", -1.0)):
             limits = given[side] + sign * shift * unit
