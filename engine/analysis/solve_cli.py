@@ -110,8 +110,8 @@ def _of_sensors(found: SensorSolution, output: Path) -> Iterator[tuple[str, str]
     yield (
         "sensors",
         (
-            f"{n:,} of {found.offenders_n:,} that alarmed for nothing got limits of their own: alarms "
-            f"for nothing {before:,} → {after:,}; {output / OWN_LIMITS}"
+            f"{n:,} of {found.offenders_n:,} that alarmed for nothing got limits of their own: "
+            f"alarms for nothing {before:,} → {after:,}; {output / OWN_LIMITS}"
         ),
     )
     for each in found.own[:_MOST_LISTED]:

@@ -51,9 +51,10 @@ def run(
     turn: Sequence[str] = (),
 ) -> int:
     """Tune and print what came out; return the exit code. Raises what is wrong with the input."""
-    _check_usage(
-        space, truth, objectives, requirements, choose, search, level, by, solve, per, turn
-    )
+    _check_usage(solve, space, (*objectives, *requirements), search)
+    _check_words(choose, search, level, by, per, turn)
+    if level is not None and truth is None:
+        raise typer.BadParameter("--level: needs --truth")
     past = Past.open(catalog, readings, adapter=adapter, since=since, until=until, sort=sort)
     given = Rules.load(rules)
     incidents = None if truth is None else read_truth(truth, given.time.utc_offset)
