@@ -105,12 +105,12 @@ class Target:
 
     @property
     def value_text(self) -> str:
-        """The value for people, with its unit."""
+        """The value for people: `1.2`, `46.8 %`; what else is counted says `unit`."""
         return "–" if self.value is None else self._shown(self.value)
 
     @property
     def bound_text(self) -> str:
-        """The bound for people: `≤ 1`, `< 5 %`."""
+        """The bound for people: `< 5 %`; `≤ 1, 2` where 1 is good and 2 acceptable."""
         text = f"{self.sense} {self._shown(self.bound)}"
         return text if self.acceptable == self.bound else f"{text}, {self._shown(self.acceptable)}"
 

@@ -7,7 +7,6 @@ at once. What is kept is what the watermark lets through (`kernels.admit`), 40 b
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ import numpy as np
 from engine.analysis.past import Log, Past
 from engine.errors import OutputError
 from engine.plan import Plan
-from engine.readings import read_only
-from kernels.admit import admit, sort_by_sensor
+from engine.readings import Readings, read_only
+from kernels.admit import BLOCK, admit, sort_by_sensor
 from kernels.layout import ADMITTED, CLOCK, N_COUNTS, NEVER, TICK
 
 Array = np.ndarray[Any, Any]
@@ -61,20 +60,19 @@ class Store:
         self._bucket_of = np.repeat(
             np.arange(len(self.edges) - 1, dtype=np.uint16), np.diff(self.first_sensor)
         )
-        self._most = in_memory_bytes
-        self._pieces: list[list[Array]] = [[] for _ in self.edges[1:]]
+        n = len(self.edges) - 1
+        self._cursors, self._used = np.zeros((n, 2), np.int64), np.zeros(1, np.int64)
+        # memory only where it is written to: the arena may be larger than what comes
+        self._make_arena(in_memory_bytes // (BLOCK * ADMITTED.itemsize))
+        self._place, self._tick_place = np.zeros(0, np.int32), np.zeros((0, 2), np.int64)
         self._files: list[Path] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._sorted: dict[int, tuple[Array, Array]] = {}
-        self._starts: dict[int, Array] = {}
-        self._locks = [threading.Lock() for _ in self._pieces]
         self._limits_ms = (plan.late_after_ms, plan.max_ahead_ms, plan.max_late_ms)
         self._clock = np.zeros(1, CLOCK)
         self._clock["watermark_ms"] = self._clock["tick_ms"] = NEVER
         self._ticks: list[Array] = []
         self.counts = np.zeros(N_COUNTS, np.int64)
         """Readings refused, by reason, in the order of `kernels.layout.COUNT_NAMES`."""
-        self.n_bytes = 0
         self.n_readings = 0
         self.first_ms: int | None = None
 
@@ -109,62 +107,74 @@ class Store:
         store.finish()
         return store
 
-    def add(self, batch: Any) -> None:
+    def _make_arena(self, n_blocks: int) -> None:
+        self._arena = np.empty(n_blocks * BLOCK, ADMITTED)
+        self._block_of = np.zeros(n_blocks, np.int32)
+
+    def add(self, batch: Readings) -> None:
         """Take the next records of the log."""
         n = len(batch)
-        columns = (batch.sensor, batch.event_ms, batch.value, batch.quality)
-        place, ends = np.empty(n, np.int32), np.zeros(len(self._pieces) + 1, np.int64)
-        ticks = np.empty((n, 2), np.int64)
-        room = n
+        if n > len(self._place):
+            self._place, self._tick_place = np.empty(n, np.int32), np.empty((n, 2), np.int64)
+        given = (batch.sensor, batch.event_ms, batch.value, batch.quality)
+        columns = [read_only(column) for column in given]
+        cut = (read_only(self._bucket_of), read_only(self.catalog.sensor_start))
         while True:
-            admitted, counts = np.zeros(room, ADMITTED), np.zeros_like(self.counts)
-            taken, n_ticks = admit(
-                *map(read_only, columns), self._limits_ms, self._bucket_of,
-                self.catalog.sensor_start, self._clock, place, ends, admitted, ticks, counts,
+            counts = np.zeros_like(self.counts)
+            taken, found = admit(
+                *columns, self._limits_ms, *cut, self._clock, self._place, self._cursors,
+                self._block_of, self._used, self._arena, self._tick_place, counts,
             )  # fmt: skip
             if taken >= 0:
                 break
-            room *= 2
+            if self._used[0]:
+                self._spill()
+            else:
+                self._make_arena(int(found) // BLOCK + self.n_buckets)
         self.counts += counts
         of_readings = batch.event_ms[batch.sensor != TICK]
         if self.first_ms is None and len(of_readings):
             self.first_ms = int(of_readings.min())
         self.n_readings += len(of_readings)
-        if n_ticks:
-            self._ticks.append(ticks[:n_ticks].copy())
-        for number, pieces in enumerate(self._pieces):
-            if ends[number + 1] > ends[number]:
-                pieces.append(admitted[ends[number] : ends[number + 1]].copy())
-        self.n_bytes += int(taken) * ADMITTED.itemsize
-        if self.n_bytes > self._most:
-            self._spill()
+        if found:
+            self._ticks.append(self._tick_place[:found].copy())
+
+    def _stretches(self, bucket: int) -> tuple[Array, Array]:
+        """Return where a bucket's records lie in the arena: first of each stretch, and how many."""
+        first = np.flatnonzero(self._block_of[: self._used[0]] == bucket) * BLOCK
+        n = np.full(len(first), BLOCK)
+        if len(n):
+            n[-1] -= self._cursors[bucket, 1] - self._cursors[bucket, 0]
+        return first, n
 
     def _spill(self) -> None:
         """Append what is in memory to the buckets' files."""
         if self._files is None:
             self._folder = tempfile.TemporaryDirectory(prefix="tocsin-history-")
-            self._files = [Path(self._folder.name) / f"{n:05}" for n in range(len(self._pieces))]
+            self._files = [Path(self._folder.name) / f"{n:05}" for n in range(self.n_buckets)]
         try:
-            for path, pieces in zip(self._files, self._pieces, strict=True):
+            for bucket, path in enumerate(self._files):
                 with path.open("ab") as file:
-                    for piece in pieces:
-                        piece.tofile(file)
-                pieces.clear()
+                    for first, n in zip(
+                        *map(np.ndarray.tolist, self._stretches(bucket)), strict=True
+                    ):
+                        self._arena[first : first + n].tofile(file)
         except OSError as error:
             raise OutputError(
                 f"{self._files[0].parent}: the history does not fit there: "
                 f"{error.strerror or error} (TMPDIR names another folder)"
             ) from error
-        self._most = self.n_bytes + IN_MEMORY_BYTES // 4
+        self._cursors[:] = 0
+        self._used[0] = 0
 
     def finish(self) -> None:
         """Note that the log is over."""
         if self._files is not None:
             self._spill()
-        ticks = np.concatenate([np.zeros((0, 2), np.int64), *self._ticks])
+            self._make_arena(0)
+        self.ticks = np.concatenate([np.zeros((0, 2), np.int64), *self._ticks])
         self._ticks.clear()
-        self.ticks = ticks
-        self.ascending = bool((np.diff(ticks[:, 0]) >= 0).all())
+        self.ascending = bool((np.diff(self.ticks[:, 0]) >= 0).all())
 
     @property
     def last_ms(self) -> int | None:
@@ -174,30 +184,25 @@ class Store:
     @property
     def n_buckets(self) -> int:
         """How many buckets there are."""
-        return len(self._pieces)
+        return len(self.edges) - 1
 
-    def bucket(self, number: int) -> tuple[Array, Array]:
-        """Return a bucket's records sorted by sensor, and where each sensor's begin."""
-        with self._locks[number]:
-            if number in self._sorted:
-                return self._sorted[number]
-            if number in self._starts and self._files is not None:
-                return np.fromfile(self._files[number], ADMITTED), self._starts[number]
-            pieces = self._pieces[number]
-            if self._files is not None:
-                pieces = [np.fromfile(self._files[number], ADMITTED)]
-            records = np.concatenate([np.zeros(0, ADMITTED), *pieces])
-            first, last = self.first_sensor[number : number + 2].tolist()
-            starts = np.zeros(last - first + 1, np.int64)
-            out = np.empty_like(records)
-            sort_by_sensor(records, first, starts, out)
-            if self._files is not None:
-                self._starts[number] = starts
-                out.tofile(self._files[number])
-            else:
-                pieces.clear()
-                self._sorted[number] = out, starts
-            return out, starts
+    def bucket(self, number: int, scratch: Array) -> tuple[Array, Array]:
+        """Return a bucket's records sorted by sensor, and where each sensor's begin.
+
+        They are written into the scratch where they fit, else into a new array.
+        """
+        arena = self._arena
+        if self._files is not None:
+            arena = np.fromfile(self._files[number], ADMITTED)
+            first_of, n_of = np.zeros(1, np.int64), np.array([len(arena)])
+        else:
+            first_of, n_of = self._stretches(number)
+        n = int(n_of.sum())
+        first, last = self.first_sensor[number : number + 2].tolist()
+        starts = np.zeros(last - first + 1, np.int64)
+        out = scratch if n <= len(scratch) else np.empty(n + n // 4, ADMITTED)
+        sort_by_sensor(arena, first_of, n_of, first, starts, out)
+        return out, starts
 
     def close(self) -> None:
         """Delete the files, if there are any."""

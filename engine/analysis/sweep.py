@@ -22,6 +22,7 @@ from engine.rules import Rules
 from engine.rules_profile import MAX_WINDOWS
 from engine.state import aligned
 from kernels.layout import (
+    ADMITTED,
     BIN,
     CHANGE,
     CLOCK,
@@ -193,6 +194,7 @@ class _Turn:
         self._state = (np.zeros(1, CLOCK), np.zeros(catalog.n_sensors, SIGNAL), source,
                        np.zeros(max(1, catalog.n_sources), np.int32))  # fmt: skip
         self._given = _given(store, tries)
+        self._records = np.empty(0, ADMITTED)
 
     @staticmethod
     def _rooms(n: int) -> tuple[Array, ...]:
@@ -201,7 +203,8 @@ class _Turn:
     def steps(self, bucket: int) -> Array:
         """Return the steps of a bucket's clusters under every setting."""
         store = self._store
-        records, starts = store.bucket(bucket)
+        records, starts = store.bucket(bucket, self._records)
+        self._records = records
         at, last = store.edges[bucket : bucket + 2].tolist()
         n_steps = 0
         tries, survey_plan, choice, fusion, log = self._given

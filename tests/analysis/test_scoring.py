@@ -193,3 +193,10 @@ def test_the_table_has_figures_and_scores_and_survives_parquet(
     assert pq.read_table(tmp_path / "study.parquet").equals(found)
     assert scoring.table(tried, catalog).equals(figures)
     assert isinstance(found, pa.Table)
+
+
+def test_no_settings_make_an_empty_table_with_every_column(catalog: Catalog) -> None:
+    some = scoring.table(of_settings([]), catalog, incidents=[leak(90, 200)])
+    none = scoring.table(of_settings(), catalog, incidents=[leak(90, 200)])
+    assert none.num_rows == 0
+    assert none.schema.equals(some.schema)
