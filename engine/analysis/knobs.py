@@ -80,11 +80,12 @@ class Knobs:
 
     def joined(self, values: Values, others: Sequence[Values]) -> Values:
         """Return values with all that others turn otherwise."""
+        made = values
         for other in others:
-            for number, (mine, theirs) in enumerate(zip(values, other, strict=True)):
-                if theirs != mine:
-                    values = _turned(values, number, theirs)
-        return values
+            for number, (given, theirs) in enumerate(zip(values, other, strict=True)):
+                if theirs != given:
+                    made = _turned(made, number, theirs)
+        return made
 
 
 def _turned(values: Values, number: int, choice: float) -> Values:

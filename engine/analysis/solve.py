@@ -7,6 +7,7 @@ the same from run to run.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -43,6 +44,8 @@ DELAYS = "delays_s"
 NEAREST = "nearest.toml"
 """The rules that come nearest, where none meet the goal: not to be taken for a solution."""
 _MOST_ROUNDS = 40
+_PAIRED = 40
+"""Moves that are tried in pairs where none helps by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,10 +253,10 @@ class _Descent:
         here = self.lack(self.at)
         if not any(here):
             return None
-        moves = self._take([values for _, values in self.knobs.moves(self.at)], number)
-        moves = [each for each in moves if self.lack(each) < self.lack(self.at)]
+        tried = self._take([values for _, values in self.knobs.moves(self.at)], number)
+        moves = [each for each in tried if self.lack(each) < self.lack(self.at)]
         if not moves:
-            return None
+            return self._pair(tried, number)
         moves.sort(key=self._merit)
         # what helps in one profile helps beside what helps in another
         of_profile: dict[str, Values] = {}
@@ -268,6 +271,13 @@ class _Descent:
         if reached:
             return min(reached, key=self.knobs.cost)
         return min(candidates, key=lambda each: (self.lack(each), self.knobs.cost(each)))
+
+    def _pair(self, tried: Sequence[Values], number: int) -> Values | None:
+        """Return the best two knobs to turn together where none alone helps; None if none do."""
+        firsts = sorted(tried, key=lambda each: (self.lack(each), self.knobs.cost(each)))[:_PAIRED]
+        pairs = [self.knobs.joined(self.at, each) for each in itertools.combinations(firsts, 2)]
+        better = [e for e in self._take(pairs, number) if self.lack(e) < self.lack(self.at)]
+        return min(better, key=self._merit, default=None)
 
     def _merit(self, values: Values) -> tuple[Any, ...]:
         """Order moves: those that reach the goal, what they find in time, what a gain costs."""

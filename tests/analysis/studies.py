@@ -55,10 +55,10 @@ INCIDENTS = tuple(
         level=level,
     )
     for source, start_s, end_s, level in (
-        ("well-1", 5, 80, "yellow"),
-        ("well-2", 280, 380, "blue"),
-        ("plant", 60, 120, "yellow"),
-        ("well-2", 150, 160, "yellow"),
+        ("well-1", 0, 80, "yellow"),
+        ("plant", 40, 120, "red"),
+        ("well-2", 275, 380, "yellow"),
+        ("plant", 350, 450, "yellow"),
     )
 )
 
