@@ -183,7 +183,7 @@ def try_alone(
     n_active = 0
     for a in range(first, last, STRETCH):
         b = min(a + STRETCH, last)
-        noting = 1 if n_active or p.season_bins else 0
+        noting = np.int64(1 if n_active or p.season_bins else 0)
         if not noting:
             keep_stats(p, stats, kept)
         n, n_loud = survey_stretch(
@@ -195,7 +195,7 @@ def try_alone(
         if not noting:
             keep_stats(p, kept, stats)
             n, n_loud = survey_stretch(
-                records, a, b, last, plan, p, absent_ms, stats, 1, moments, window_n,
+                records, a, b, last, plan, p, absent_ms, stats, np.int64(1), moments, window_n,
                 window_value, loud,
             )  # fmt: skip
         if not begun:
@@ -264,7 +264,7 @@ def try_pack(
                 stats[1][w] = kept_rings[slot_of[pack.first + k, w]]
                 stats[2][w] = kept_seconds[slot_of[pack.first + k, w]]
             n, n_loud = survey_stretch(
-                records, a, b, last, plan, p, absent_ms, stats, 1, moments, window_n,
+                records, a, b, last, plan, p, absent_ms, stats, np.int64(1), moments, window_n,
                 window_value, loud,
             )  # fmt: skip
             if n_loud == 0 and active[k] == 0:

@@ -131,7 +131,7 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     for module, names in (
         (shards, ("detect", "fuse", "schedule")),
         (store, ("admit", "sort_by_sensor")),
-        (sweep, ("sweep",)),
+        (sweep, ("sweep_sensors", "sweep_sources")),
     ):
         for name in names:
             setattr(module, name, uncompiled(getattr(module, name)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from engine.readings import read_only
 from engine.rules import Rules
 from engine.rules_profile import MAX_WINDOWS
 from engine.state import aligned
+from kernels.gather import COMMON, sweep_sources
 from kernels.layout import (
     ADMITTED,
     BIN,
@@ -42,7 +43,7 @@ from kernels.layout import (
     STEP,
     TRANSITION,
 )
-from kernels.sweep import ALL_DONE, COMMON, MORE_STEPS, sweep
+from kernels.sweep import sweep_sensors
 from kernels.trial import STRETCH
 
 Array = np.ndarray[Any, Any]
@@ -187,7 +188,7 @@ class _Turn:
         ) for _ in range(2))  # fmt: skip
         near, active = np.zeros(MAX_SLOTS, np.int32), np.zeros(N_LANES, np.int64)
         self._beside = (now, before, near, active)
-        self._room = self._rooms(ROOM)
+        self._make_room(ROOM)
         self._steps = np.zeros(ROOM, STEP)
         self._transitions = np.zeros(N_TRANSITIONS, TRANSITION)
         source = np.zeros(catalog.n_sources, SOURCE)
@@ -196,59 +197,75 @@ class _Turn:
         self._given = _given(store, tries)
         self._records = np.empty(0, ADMITTED)
 
-    @staticmethod
-    def _rooms(n: int) -> tuple[Array, ...]:
-        return np.zeros(n, CHANGE), np.zeros(n, RUN), np.zeros(n, HEAD), np.zeros(n, np.int64)
+    def _make_room(self, n: int) -> None:
+        self._said = (np.zeros(n, CHANGE), np.zeros(n, RUN), np.zeros(n, HEAD))
+        self._order = np.zeros(n, np.int64)
 
     def steps(self, bucket: int) -> Array:
         """Return the steps of a bucket's clusters under every setting."""
-        store = self._store
+        store, given = self._store, self._given
         records, starts = store.bucket(bucket, self._records)
         self._records = records
-        at, last = store.edges[bucket : bucket + 2].tolist()
+        first, last = store.edges[bucket : bucket + 2].tolist()
+        heads_of, differs = np.zeros(last - first + 1, np.int64), np.zeros(last - first, np.uint8)
+        of_bucket = (records, starts, int(store.first_sensor[bucket]), given.graph[0])
         n_steps = 0
-        tries, survey_plan, choice, fusion, log = self._given
-        of_bucket = (records, starts, int(store.first_sensor[bucket]), fusion[2][0])
-        while True:
-            at, n_steps, short_of = sweep(
-                at, last, store.cluster_start, of_bucket, tries, survey_plan, choice, fusion, log,
-                self._scratch, self._beside, self._room, self._state, self._transitions,
-                self._steps, n_steps,
+        while first < last:
+            said = (*self._said, heads_of, differs)
+            reached = sweep_sensors(
+                first, last, store.cluster_start, of_bucket, given.tries, given.survey_plan,
+                self._scratch, self._beside, said,
             )  # fmt: skip
-            if short_of == ALL_DONE:
-                return self._steps[:n_steps].copy()
-            if short_of == MORE_STEPS:
+            if reached == first:
+                self._make_room(2 * len(self._order))
+                continue
+            fused, n_steps = sweep_sources(
+                first, reached, store.cluster_start, said, given.tries[0], given.choice,
+                given.fusion, given.log, self._state, self._order, self._transitions, self._steps,
+                n_steps,
+            )  # fmt: skip
+            if fused < reached:
                 self._steps = np.concatenate([self._steps, np.zeros_like(self._steps)])
-            else:
-                self._room = self._rooms(2 * len(self._room[0]))
+            first = fused
+        return self._steps[:n_steps].copy()
 
 
-def _given(store: Store, tries: Tries) -> tuple[Any, ...]:
-    """Line up what the kernel reads, in the order in which it takes it."""
+class _Given(NamedTuple):
+    """What the kernels read, in the order in which they take it."""
+
+    tries: tuple[Any, ...]
+    survey_plan: tuple[Any, ...]
+    choice: Array
+    graph: tuple[Array, ...]
+    fusion: tuple[Any, ...]
+    log: tuple[Any, ...]
+
+
+def _given(store: Store, tries: Tries) -> _Given:
+    """Line up what the kernels read."""
     city = store.catalog
-    period_ms = read_only(np.asarray(city.period_ms, np.float64))
+    period_ms = np.asarray(city.period_ms, np.float64)
     ticks = read_only(store.ticks)
-    packing = (read_only(tries.packs_of), read_only(tries.packs))
-    tried = (tries.lanes, tries.rows_of, tries.params, tries.window_params)
-    graph = (city.sensor_start, city.coupled_start, city.coupled_origin, city.coupling_start,
-             city.coupling_target, city.category, city.static_class, city.district,
-             city.sensor_source)  # fmt: skip
-    fusings = tries.fusings
-    return (
-        (read_only(tries.row), packing, *map(read_only, tried), period_ms, read_only(tries.after)),
-        (
+    tried = (tries.row, tries.packs_of, tries.packs, tries.lanes, tries.rows_of, tries.params,
+             tries.window_params, period_ms, tries.after)  # fmt: skip
+    graph = tuple(map(read_only, (
+        city.sensor_start, city.coupled_start, city.coupled_origin, city.coupling_start,
+        city.coupling_target, city.category, city.static_class, city.district, city.sensor_source,
+    )))  # fmt: skip
+    parts = ("coupled_weight", "category", "terms", "signal_rules", "contexts")
+    fusings = (stacked(tries.fusings, name) for name in parts)
+    return _Given(
+        tries=tuple(map(read_only, tried)),
+        survey_plan=(
             read_only(tries.envelopes),
             (read_only(tries.envelope_windows), ticks, store.ascending),
             (read_only(tries.slots), read_only(tries.slot_of)),
         ),
-        read_only(tries.choice),
-        (
-            read_only(tries.fusion), read_only(tries.all_params), tuple(map(read_only, graph)),
-            *(stacked(fusings, name) for name in
-              ("coupled_weight", "category", "terms", "signal_rules", "contexts")),
-        ),
-        (ticks, store.ascending),
-    )  # fmt: skip
+        choice=read_only(tries.choice),
+        graph=graph,
+        fusion=(read_only(tries.fusion), read_only(tries.all_params), graph, *fusings),
+        log=(ticks, store.ascending),
+    )
 
 
 def _times(rules: Rules) -> tuple[int, ...]:

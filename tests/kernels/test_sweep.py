@@ -23,8 +23,8 @@ from engine.analysis.sweep import sweep_store
 from engine.analysis.tries import Numbers, side_by_side
 from engine.plan import Fusing
 from engine.plan_params import set_near, set_quiet
+from kernels.gather import COMMON
 from kernels.layout import FAR_FUTURE_MS, N_LEVELS
-from kernels.sweep import COMMON
 from tests import worlds
 from tests.kernel_line import Line, columns, split
 from tests.oracle import Record
