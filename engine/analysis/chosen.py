@@ -18,6 +18,8 @@ from engine.rules_schema import section_at
 from engine.toml_lines import key_lines
 
 _WIDTH = 100
+HEADS = ("Chosen", "Solved")
+"""How what is said at the top begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +50,27 @@ def number_text(value: float) -> str:
     return f"{value:.15g}"
 
 
-def rewritten(rules: Rules, made: Rules, changes: Sequence[Change], head: Iterable[str]) -> str:
-    """Return the text of the given rules with the changes that make `made` of them.
-
-    Comments and layout stay. `head` is told at the top. Raises SettingsError without tomlkit.
-    """
+def need_tomlkit() -> None:
+    """Raise SettingsError where the library that writes rules is missing: before hours of work."""
     try:
-        import tomlkit
+        import tomlkit  # noqa: F401
     except ImportError as error:
         raise SettingsError(
             "writing the chosen rules needs tomlkit: pip install 'tocsin[tune]'"
         ) from error
+
+
+def rewritten(rules: Rules, made: Rules, changes: Sequence[Change], head: Iterable[str]) -> str:
+    """Return the text of the given rules with the changes that make `made` of them.
+
+    Comments and layout stay, but for what an earlier study said of the same lines and at the top.
+    `head` is told at the top now. Raises SettingsError without tomlkit.
+    """
+    need_tomlkit()
+    import tomlkit
+
     text = (rules.text or _text_of(rules)).replace("\r\n", "\n").removeprefix("\ufeff")
+    text = _without_head(text)
     document = tomlkit.parse(text)
     for change in changes:
         _put(document, rules, change.path, change.new)
@@ -112,13 +123,29 @@ def _with_comments(text: str, changes: Sequence[Change], head: Iterable[str]) ->
         notes.setdefault(line - 1, {}).setdefault(change.why, []).append(change)
     for number in sorted(notes, reverse=True):
         indent = lines[number][: len(lines[number]) - len(lines[number].lstrip())]
-        lines[number:number] = [
+        lines[_old_note(lines, number) : number] = [
             line
             for why, together in notes[number].items()
             for line in _comment(together, why, indent)
         ]
     heading = [line for text in head for line in _wrapped(text, "# ", "#   ")]
     return "\n".join([*heading, *([""] if heading else []), *lines])
+
+
+def _without_head(text: str) -> str:
+    """Return a text without what an earlier study said at its top."""
+    if not text.startswith(tuple(f"# {word} by tocsin tune" for word in HEADS)):
+        return text
+    head, _, rest = text.partition("\n\n")
+    return rest if all(line.startswith("#") for line in head.split("\n")) else text
+
+
+def _old_note(lines: Sequence[str], number: int) -> int:
+    """Return where the note of an earlier study above a line begins; the line if there is none."""
+    at = number
+    while at and lines[at - 1].lstrip().startswith("#   "):
+        at -= 1
+    return at - 1 if at and lines[at - 1].lstrip().startswith("# tuned: ") else number
 
 
 def _comment(changes: Sequence[Change], why: str, indent: str) -> list[str]:

@@ -140,7 +140,7 @@ class Adaptive:
     def batch(self, number: int, told: Sequence[Told], left: int) -> list[Values]:
         """Return the settings that look best after what was told; at random at the beginning."""
         # the more is known, the more may be asked at a time
-        wanted = min(max(_BATCH_N, len(told) // 8), left)
+        wanted = max(0, min(max(_BATCH_N, len(told) // 8), left))
         seen = {each.values for each in told}
         found: list[Values] = []
         rng = np.random.default_rng([self.seed, number])

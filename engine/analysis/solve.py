@@ -20,6 +20,7 @@ import numpy as np
 
 from engine.analysis.asked import what_is_asked
 from engine.analysis.choice import Choice, choose, compared
+from engine.analysis.chosen import need_tomlkit
 from engine.analysis.knobs import KINDS, Knobs
 from engine.analysis.measure import Yardstick
 from engine.analysis.objective import Aim
@@ -180,6 +181,7 @@ def solve(
     `folder` every setting that was tried is kept there, and the same call goes on. Raises what is
     wrong with the readings, the rules or the folder.
     """
+    need_tomlkit()
     knobs = Knobs(rules, past.catalog, kinds)
     about = {"method": "solve", "level": measure.level} | (about or {})
     asked = what_is_asked(past, rules, knobs.settings.space, about, measure.asked())

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,12 +16,13 @@ import numpy as np
 
 from engine.analysis.asked import what_is_asked
 from engine.analysis.choice import Choice, choose
+from engine.analysis.chosen import need_tomlkit
 from engine.analysis.measure import Yardstick
 from engine.analysis.objective import WORST, Aim
 from engine.analysis.past import Past
 from engine.analysis.search import Adaptive, Search, Told, search_for
-from engine.analysis.settings import Settings
-from engine.analysis.space import Space
+from engine.analysis.settings import Settings, Values
+from engine.analysis.space import Space, rounded
 from engine.analysis.study_folder import FORMAT, FRONT, RULES, SETTINGS, STUDY, Folder
 from engine.analysis.sweep import Sweep
 from engine.analysis.trials import BASELINE, NO_BATCH, REVERTED, Standing, Trials
@@ -130,6 +131,7 @@ def tune(
     With a `folder` everything is kept there, and the same call goes on where it was interrupted.
     Raises what is wrong with the readings, the rules, the space, or the folder.
     """
+    need_tomlkit()
     settings = Settings(space, rules, past.catalog)
     wanted = space.search
     seed = wanted.seed if seed is None else seed
@@ -172,7 +174,7 @@ def tune(
         except Interrupted:
             study.interrupted = True
         finally:
-            study.n_new = len(trials) - n_kept
+            study.n_new = int(trials.accepted()[n_kept:].sum())
         if len(trials):
             study.aim.check(list(trials.numeric()), truth=measure.incidents is not None)
             _finish(study, place, asked)
@@ -249,7 +251,7 @@ def _told(study: Study, number: int) -> tuple[list[Told], int]:
 
 
 def _spare(study: Study, trying: Trying) -> None:
-    """Try the best setting without each of its changes, until none can be spared.
+    """Try the best setting without each of its changes, and with rounder ones, until none helps.
 
     It shows what every change is worth, and drops those that are worth nothing.
     """
@@ -258,21 +260,30 @@ def _spare(study: Study, trying: Trying) -> None:
         best = Standing(trials, study.aim, balance=study.balance).best
         if best is None:
             return
-        values = trials.values[best]
-        without = [
-            tuple(
-                parameter.baseline if n == changed else value
-                for n, (parameter, value) in enumerate(
-                    zip(settings.parameters, values, strict=True)
-                )
-            )
-            for changed in settings.changed(values)
-        ]
-        pending = [each for each in without if each not in trials]
+        plainer = list(_plainer(settings, trials.values[best]))
+        pending = [each for each in plainer if each not in trials]
         if not pending:
             return
         trying.total = len(trials) + len(pending)
         trying.take(pending, REVERTED, NO_BATCH)
+
+
+def _plainer(settings: Settings, values: Values) -> Iterator[Values]:
+    """Yield a setting without each of its changes, then with fewer digits where it was drawn."""
+    changed = settings.changed(values)
+    for number in changed:
+        yield _with(values, number, settings.parameters[number].baseline)
+    for number in changed:
+        parameter, value = settings.parameters[number], values[number]
+        if parameter.choices is None:
+            for digits in (1, 2, 3):
+                rounder = rounded(value, digits)
+                if parameter.low <= rounder <= parameter.high and rounder != value:
+                    yield _with(values, number, rounder)
+
+
+def _with(values: Values, number: int, value: float) -> Values:
+    return (*values[:number], value, *values[number + 1 :])
 
 
 def _finish(study: Study, place: Folder | None, asked: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from rich.console import Console
 
+from engine.analysis.trials import BASELINE
 from engine.analysis.trying import Progress
 
 NOT_MET = 4
@@ -53,6 +54,8 @@ def shown(stderr: Console, what: str) -> Iterator[Callable[[Progress], None] | N
             last_s = now_s
             refused = f", {progress.refused:,} refused" if progress.refused else ""
             count = f"{progress.done:,} of {progress.total:,} {what}{refused}"
+            if progress.phase == BASELINE:
+                count = "reading the history"
             bar.update(task, description=progress.phase, completed=progress.share, count=count)
 
         yield show

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.analysis.objective import Aim, balanced, best_first, front
 from engine.analysis.settings import Settings, Values
+from engine.analysis.space import rounded
 from engine.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class Standing:
         self.front[able[front(self.costs[able])]] = True
         self.n_changed = np.array([len(trials.settings.changed(v)) for v in trials.values])
         self.balance = balance
-        order = best_first(self.costs, self.n_changed, _distances(trials))
+        order = best_first(self.costs, self.n_changed, _digits(trials), _distances(trials))
         if balance and len(able):
             far = np.where(self.front, balanced(self.costs, self.front), np.inf)
             order = order[np.argsort(far[order], kind="stable")]
@@ -208,6 +209,19 @@ class Standing:
             if self.front[row] and costs not in seen:
                 seen.add(costs)
                 yield row
+
+
+def _digits(trials: Trials) -> Array:
+    """Return how many digits the values drawn from ranges have, where they change anything."""
+    digits = np.zeros(len(trials), np.int64)
+    for number, parameter in enumerate(trials.settings.parameters):
+        if parameter.choices is not None:
+            continue
+        for row, values in enumerate(trials.values):
+            value = values[number]
+            if not (math.isnan(value) or value == parameter.baseline):
+                digits[row] += next(n for n in (1, 2, 3, 17) if rounded(value, n) == value)
+    return digits
 
 
 def _distances(trials: Trials) -> Array:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from engine.analysis.settings import Refused, Settings, Values
 from engine.analysis.steps import Tried
 from engine.analysis.sweep import Sweep
-from engine.analysis.trials import Trials
+from engine.analysis.trials import BASELINE, Trials
 from engine.rules import Rules
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _FIRST_N, _MOST_N = 16, 1024
 _CHUNK_S = 20.0
 """About how long what was done may stay unwritten."""
+_MOST_STEPS = 32 << 20
+"""Alerts of the settings of a chunk, 32 bytes each."""
 
 
 class Interrupted(Exception):
@@ -76,8 +78,14 @@ class Trying:
             self._chunk(chunk, origin, batch)
             took_s = max(time.monotonic() - began, 1e-3)
             wanted = int(len(chunk) * _CHUNK_S / took_s)
-            self._chunk_n = max(1, min(wanted, 4 * self._chunk_n, _MOST_N))
+            self._chunk_n = max(1, min(wanted, 4 * self._chunk_n, _MOST_N, self._fitting()))
         self._ask(0, 1, origin)
+
+    def _fitting(self) -> int:
+        """Return how many settings' alerts fit into memory, going by the newest."""
+        if self.newest is None:
+            return _MOST_N
+        return _MOST_STEPS // max(1, len(self.newest.own) // max(1, self.newest.n))
 
     def _chunk(self, chunk: Sequence[Values], origin: str, batch: int) -> None:
         made: list[Rules] = []
@@ -106,11 +114,13 @@ class Trying:
             raise Interrupted
         if self._on_progress is not None:
             done = len(self.trials)
+            part = (done + share * n) / max(self.total, done, 1)
             self._on_progress(
                 Progress(
                     done=done,
                     total=max(self.total, done),
-                    share=min(1.0, (done + share * n) / max(self.total, done, 1)),
+                    # the first of all settings is there once the history is read
+                    share=share if origin == BASELINE else min(1.0, part),
                     refused=self._refused,
                     phase=origin,
                 )

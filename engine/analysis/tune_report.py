@@ -50,7 +50,10 @@ def _facts(study: Study, output: Path, took_s: float) -> Iterator[tuple[str, str
     trials = study.trials
     refused = sum(n for _, n, _ in trials.reasons())
     tried = len(trials) - refused
-    speed = f", {study.n_new:,} of them now in {duration(took_s)}" if study.n_new else ", none anew"
+    speed = ", none of them anew"
+    if study.n_new:
+        anew = "" if study.n_new == tried else f", {study.n_new:,} of them now"
+        speed = f"{anew} in {duration(took_s)}"
     yield "settings", f"{tried:,} tried by {study.search.method} search{speed}"
     if study.n_readings:
         span = ""
@@ -100,7 +103,7 @@ def _binding(study: Study) -> str:
 def _side_by_side(study: Study) -> Table:
     """Return parameters and figures, a column for each setting that is worth a look."""
     best = study.standing.nearest
-    columns = list(dict.fromkeys([0, best, *study.standing.front_rows()]))[:_MOST_COLUMNS]
+    columns = _columns(study)[:_MOST_COLUMNS]
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("", style="bold", overflow="fold", max_width=46)
     mark = "chosen" if study.chosen is not None else "nearest"
@@ -121,9 +124,16 @@ def _side_by_side(study: Study) -> Table:
         table.add_row(f"[dim]{hidden} more, alike in all[/dim]")
     table.add_section()
     figures = study.trials.numeric()
+    hidden = len(_columns(study)) - len(columns)
     for metric in _metrics(study, list(figures)):
         table.add_row(metric, *(figure_text(float(figures[metric][row])) for row in columns))
+    if hidden:
+        table.add_row(f"[dim]{hidden} more on the front: {FRONT}[/dim]")
     return table
+
+
+def _columns(study: Study) -> list[int]:
+    return list(dict.fromkeys([0, study.standing.nearest, *study.standing.front_rows()]))
 
 
 def _metrics(study: Study, known: list[str]) -> list[str]:

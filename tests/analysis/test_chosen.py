@@ -157,3 +157,19 @@ def test_rules_without_a_text_are_written_as_what_they_mean() -> None:
 def test_a_text_that_would_mean_something_else_is_never_written() -> None:
     with pytest.raises(RulesError, match="could not be written"):
         rewritten(RULES, RULES, [change("levels.hold_s", 77)], ())
+
+
+def test_a_file_that_was_tuned_before_says_only_what_was_tuned_last() -> None:
+    key = "profiles.methane.limits.high.blue"
+    once = write(
+        RULES, change(key, 12, "buys this", 10), head=("Chosen by tocsin tune, setting 1.",)
+    )
+    again = Rules.parse(once)
+    twice = write(
+        again, change(key, 13, "buys that", 12), head=("Chosen by tocsin tune, setting 2.",)
+    )
+    assert "setting 1" not in twice and "buys this" not in twice
+    assert twice.count("# tuned: ") == 1 and "12 → 13" in twice
+    other = write(again, change("levels.hold_s", 13, "buys that", 12))
+    assert "buys this" in other and "setting 1" not in other
+    assert other.splitlines()[0] == DAY.splitlines()[0]

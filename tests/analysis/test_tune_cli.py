@@ -66,7 +66,7 @@ def test_the_table_shows_given_chosen_and_front_and_fits(
 
 def test_a_second_run_says_that_nothing_was_tried_anew(tune: Any) -> None:
     tune()
-    assert "none anew" in tune().out
+    assert "none of them anew" in tune().out
 
 
 def test_json_says_all_that_the_table_does(tune: Any, tmp_path: Path) -> None:
