@@ -138,9 +138,9 @@ def together(changes: Sequence[Change]) -> Iterator[Change]:
 def _moved(parameter: Parameter, value: float) -> str:
     if parameter.kind == "scale":
         return f"× {number_text(value)}"
-    if parameter.kind == "shift":
-        return f"{value:+.15g}"
     unit = f" {parameter.unit}" if parameter.unit else ""
+    if parameter.kind == "shift":
+        return f"{value:+.15g}{unit}"
     base = parameter.baseline
     return f"{'none' if math.isnan(base) else number_text(base)} → {number_text(value)}{unit}"
 

@@ -104,6 +104,11 @@ class Solution:
         """Whether the final rules give all that was asked for."""
         return self.proof is not None and self.meets(self.proof.figures, self.proof.delays_s)
 
+    def given_and_now(self) -> tuple[Array, Array]:
+        """Return the delays of the incidents under the given rules, and under the final ones."""
+        assert self.proof is not None
+        return self.given_delays_s, self.proof.delays_s
+
     def meets(self, figures: dict[str, Any], delays_s: Array) -> bool:
         """Tell whether figures give what was asked for."""
         late = bool((delays_s > self.goal.within_s).any())

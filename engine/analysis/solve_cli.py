@@ -22,6 +22,7 @@ from engine.analysis.solve import NEAREST, RATE, Goal, Solution, solve
 from engine.analysis.solve_sensors import OWN_LIMITS, SensorSolution, solve_sensors
 from engine.analysis.study_folder import RULES
 from engine.analysis.terminal import NOT_MET, shown, write_json
+from engine.analysis.tune_report import NO_TRUTH
 from engine.replay_cli import INTERRUPTED, duration, moment, stopping
 from engine.rules import Rules
 
@@ -65,6 +66,8 @@ def run(
         console.print(report(solution, output, time.monotonic() - began_s, of_sensors))
     if solution.interrupted:
         return INTERRUPTED
+    if measure.incidents is None:
+        stderr.print(f"[bold]note[/bold]: {NO_TRUTH}", soft_wrap=True)
     return 0 if solution.met else NOT_MET
 
 
@@ -110,8 +113,8 @@ def _of_sensors(found: SensorSolution, output: Path) -> Iterator[tuple[str, str]
     yield (
         "sensors",
         (
-            f"{n:,} of {found.offenders_n:,} that alarmed for nothing got limits of their own: "
-            f"alarms for nothing {before:,} → {after:,}; {output / OWN_LIMITS}"
+            f"{n:,} of {found.offenders_n:,} that alarmed for nothing, or again, got own limits: "
+            f"{before:,} → {after:,} such alarms; {output / OWN_LIMITS}"
         ),
     )
     for each in found.own[:_MOST_LISTED]:
@@ -169,6 +172,10 @@ def _figures(solution: Solution) -> Table:
     table.add_column("given", justify="right")
     table.add_column("solved" if solution.met else "nearest", justify="right")
     assert solution.proof is not None
+    late = [int((d > solution.goal.within_s).sum()) for d in solution.given_and_now()]
+    if solution.incidents:
+        word = "missed" if solution.goal.max_delay_s is None else "too late"
+        table.add_row(f"incidents {word}", *map(str, late))
     level = solution.level
     names = [RATE, "peak_per_10min", "alarms", "episodes", "floods", "chattering", "targets_missed"]
     names += [f"{each}_{level}" for each in ("missed", "found", "false", "delay_worst_s")]

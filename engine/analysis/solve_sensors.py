@@ -1,9 +1,9 @@
 """Solve per sensor: those that alarm for nothing get a deadband, a limit of their own.
 
-Every sensor that led a false alarm is tried with wider and wider bounds, all of them at once: what
-a sensor does moves only its own source and those that are coupled to it. For each the mildest that
-does most is kept, as long as every incident around it is found as before. What is still too much is
-left to the delays of the profiles.
+Every sensor that led a false alarm, or one that says again what was said, is tried with wider and
+wider bounds, all of them at once: what a sensor does moves only its own source and those that are
+coupled to it. For each the mildest that does most is kept, as long as every incident around it is
+found as before. What is still too much is left to the delays of the profiles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engine.analysis.measure import Yardstick
 from engine.analysis.past import Judged, Past, judge
 from engine.analysis.solve import Goal, Solution, prove, solve, tried_of
 from engine.analysis.store import cluster_starts
-from engine.analysis.study_folder import Folder
+from engine.analysis.study_folder import STUDY, Folder
 from engine.analysis.trying import Interrupted, Progress
 from engine.catalog import Catalog
 from engine.plan import compile_plan
@@ -40,6 +40,8 @@ _STEPS: tuple[tuple[float, float], ...] = (
 )  # fmt: skip
 """Deadband and shift of the limits, in steps between two levels: mild ones first."""
 _MOST_TURNS = 8
+_AGAIN_N = 3
+"""Alarms of a sensor that are too many where nobody knows what really happened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ class SensorSolution:
     solution: Solution
     own: tuple[OwnLimits, ...]
     offenders_n: int
-    """Sensors that led alarms for nothing."""
+    """Sensors that led alarms for nothing, or the same again."""
     unhelped: tuple[tuple[str, int], ...]
     """Those that no bounds helped without an incident found later, and their alarms."""
 
@@ -123,15 +125,18 @@ def solve_sensors(
         on_progress=on_progress,
         stopped=stopped,
     )
-    solution.given = given.figures
-    if folder is not None:
-        Folder(folder).write(OWN_LIMITS, own.encode())
-    return SensorSolution(
+    solution.given, solution.given_delays_s = given.figures, given.delays_s
+    found = SensorSolution(
         solution=solution,
         own=tuple(work.own(kept)),
         offenders_n=len(work.offenders),
         unhelped=tuple(work.unhelped(kept)),
     )
+    if folder is not None:
+        place = Folder(folder)
+        place.write(OWN_LIMITS, own.encode())
+        place.write_json(STUDY, (place.asked() or {}) | found.as_dict())
+    return found
 
 
 class _Work:
@@ -223,20 +228,27 @@ class _Work:
         return judged
 
     def _for_nothing(self, judged: Judged) -> Array:
-        """Return for each sensor the alarms that its limits led and no incident explains."""
+        """Return for each sensor the alarms that its limits led and no incident explains, or that
+        only say again what was said; without a truth all of a sensor that has several."""
         transitions = judged.transitions
         alarms = transitions[(transitions["kind"] == RAISE) | (transitions["kind"] == ESCALATE)]
         first = alarms["contributor"][:, 0]
         by_limit = (first["sensor"] >= 0) & np.isin(first["kind"], (HIGH, LOW))
         lead_ms, grace_ms = (round(1000 * s) for s in (self.measure.lead_s, self.measure.grace_s))
+        if self.measure.incidents is None:
+            counts = np.bincount(first["sensor"][by_limit], minlength=self.past.catalog.n_sensors)
+            return np.where(counts >= _AGAIN_N, counts, 0)
         explained = np.zeros(len(alarms), bool)
-        for each in self.measure.incidents or ():
+        for each in self.measure.incidents:
             source = self.past.catalog.source_index(each.source)
-            explained |= (
+            within = np.flatnonzero(
                 (alarms["source"] == source)
                 & (alarms["event_ms"] >= each.start_ms - lead_ms)
                 & (alarms["event_ms"] <= each.end_ms + grace_ms)
             )
+            # the first alarm of each level says all that there is to say of it
+            _, firsts = np.unique(alarms["level"][within], return_index=True)
+            explained[within[firsts]] = True
         sensors = first["sensor"][by_limit & ~explained]
         return np.bincount(sensors, minlength=self.past.catalog.n_sensors)
 

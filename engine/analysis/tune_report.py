@@ -17,6 +17,7 @@ from engine.analysis.study_folder import FRONT, RULES, SETTINGS
 from engine.replay_cli import duration, moment, short
 
 _MOST_COLUMNS = 6
+NO_TRUTH = "without --truth nobody knows what these rules would miss"
 _MOST_CHANGES = 12
 _ALSO = (
     "missed_{level}",
@@ -107,6 +108,7 @@ def _side_by_side(study: Study) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("", style="bold", overflow="fold", max_width=46)
     mark = "chosen" if study.chosen is not None else "nearest"
+    mark = "so far" if study.interrupted else mark
     for row in columns:
         words = [word for word, at in (("given", 0), (mark, best)) if row == at]
         table.add_column("\n".join([f"#{row}", ", ".join(words) or "front"]), justify="right")
@@ -149,6 +151,8 @@ def notes(study: Study) -> Iterator[str]:
     """Yield what is worth knowing and no fault."""
     yield from map(escape, study.notes)
     trials = study.trials
+    if len(trials) and not any(name.startswith("missed_") for name in trials.numeric()):
+        yield NO_TRUTH
     if not len(trials) or study.interrupted:
         return
     figures = trials.numeric()

@@ -205,3 +205,10 @@ def test_own_limits_lessen_alarms_for_nothing_and_lose_no_incident(made: Given) 
     unhelped = {name for name, _ in found.unhelped}
     assert unhelped.isdisjoint(each.sensor for each in found.own)
     assert found.offenders_n == len(unhelped) + len(found.own)
+
+
+def test_without_a_truth_sensors_that_alarm_again_and_again_are_calmed(made: Given) -> None:
+    measure = Yardstick(catalog=made.past.catalog)
+    found = solve_sensors(made.past, made.rules, measure, Goal(max_rate=100))
+    assert found.own and all(each.false_before >= 3 for each in found.own)
+    assert sum(e.false_after for e in found.own) < sum(e.false_before for e in found.own)
