@@ -133,11 +133,9 @@ def tune(
     """
     need_tomlkit()
     settings = Settings(space, rules, past.catalog)
-    wanted = space.search
-    seed = wanted.seed if seed is None else seed
-    search = search_for(
-        settings, method or wanted.method, wanted.settings if n is None else n, seed
-    )
+    seed = space.search.seed if seed is None else seed
+    n = space.search.settings if n is None else n
+    search = search_for(settings, method or space.search.method, n, seed)
     measure = Yardstick(catalog=past.catalog) if measure is None else measure
     aim = Aim.parse(objectives or measure.default_objectives(), requirements)
     asked = what_is_asked(past, rules, space, _about(search, aim, seed), measure.asked())

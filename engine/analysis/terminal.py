@@ -11,12 +11,13 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from engine.analysis.trials import BASELINE
+from engine.analysis.trials import BASELINE, REVERTED
 from engine.analysis.trying import Progress
 
 NOT_MET = 4
 """Exit code where nothing keeps to what is required."""
 _REFRESH_S = 0.1
+_PHASES = {BASELINE: "history", REVERTED: "simpler"}
 
 
 def write_json(value: dict[str, Any]) -> None:
@@ -56,6 +57,7 @@ def shown(stderr: Console, what: str) -> Iterator[Callable[[Progress], None] | N
             count = f"{progress.done:,} of {progress.total:,} {what}{refused}"
             if progress.phase == BASELINE:
                 count = "reading the history"
-            bar.update(task, description=progress.phase, completed=progress.share, count=count)
+            phase = _PHASES.get(progress.phase, progress.phase)
+            bar.update(task, description=phase, completed=progress.share, count=count)
 
         yield show

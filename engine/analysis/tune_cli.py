@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -55,6 +56,7 @@ def run(
     _check_words(choose, search, level, by, per, turn)
     if level is not None and truth is None:
         raise typer.BadParameter("--level: needs --truth")
+    _check_numbers(lead_s=lead_s, grace_s=grace_s, max_delay_s=max_delay_s, max_rate=max_rate)
     past = Past.open(catalog, readings, adapter=adapter, since=since, until=until, sort=sort)
     given = Rules.load(rules)
     incidents = None if truth is None else read_truth(truth, given.time.utc_offset)
@@ -77,6 +79,28 @@ def run(
             as_json=as_json,
         )  # fmt: skip
     assert space is not None
+    options = {
+        "objectives": objectives,
+        "requirements": requirements,
+        "balance": choose == "balance",
+        "method": search,
+        "n": settings,
+        "seed": seed,
+        "threads": threads,
+    }
+    return _tuned(past, given, space, measure, output, options, as_json)
+
+
+def _tuned(
+    past: Past,
+    rules: Rules,
+    space: Path,
+    measure: Yardstick,
+    output: Path,
+    options: dict[str, Any],
+    as_json: bool,
+) -> int:
+    """Try the settings of a space, print what came out, and return the exit code."""
     from engine.analysis import tune_report
     from engine.analysis.space import load
     from engine.analysis.study import tune
@@ -87,19 +111,13 @@ def run(
     with stopping(stop), shown(stderr, "settings") as show:
         study = tune(
             past,
-            given,
+            rules,
             load(space),
             measure=measure,
-            objectives=objectives,
-            requirements=requirements,
-            balance=choose == "balance",
-            method=search,
-            n=settings,
-            seed=seed,
             folder=output,
-            threads=threads,
             on_progress=show,
             stopped=stop.is_set,
+            **options,
         )
     if as_json:
         write_json(study.as_dict() | {"folder": str(output)})
@@ -121,6 +139,14 @@ def _check_usage(solve: bool, space: Path | None, aims: Sequence[str], search: s
         )
     if not solve and space is None:
         raise typer.BadParameter("--space: needed, unless --solve")
+
+
+def _check_numbers(**numbers: float | None) -> None:
+    """Refuse numbers below 0 and NaN."""
+    for name, number in numbers.items():
+        if number is not None and not number >= 0:
+            option = name.removesuffix("_s").replace("_", "-")
+            raise typer.BadParameter(f"--{option}: must be at least 0, got {number}")
 
 
 def _check_words(
