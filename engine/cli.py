@@ -30,7 +30,8 @@ class ExitCode(IntEnum):
 
 
 EPILOG = (
-    "Exit codes: 0 fine; 1 unexpected error (a bug: TOCSIN_DEBUG=1 shows the traceback); "
+    "Exit codes: 0 fine; 1 unexpected error (a bug: TOCSIN_DEBUG=1 shows the traceback), or, of "
+    "diff and test, that what was asked for is not so; "
     "2 wrong usage; 3 bad input or output (catalog, rules, adapter, readings, a file that can't be "
     "read or written); 130 interrupted."
 )
@@ -39,7 +40,18 @@ EPILOG = (
 class InReadingOrder(TyperGroup):
     """Lists the commands in the order in which someone new needs them."""
 
-    order: ClassVar[tuple[str, ...]] = ("demo-replay", "catalog", "rules", "replay", "version")
+    order: ClassVar[tuple[str, ...]] = (
+        "demo-replay",
+        "catalog",
+        "rules",
+        "replay",
+        "report",
+        "tune",
+        "diff",
+        "explain",
+        "test",
+        "version",
+    )
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.commands, key=self.order.index)
@@ -340,3 +352,6 @@ def commands(of: typer.Typer = app) -> dict[str, Any]:
         else:
             found.update({f"{name} {inner}": leaf for inner, leaf in nested.items()})
     return found
+
+
+import engine.analysis.cli  # noqa: E402, F401  its commands join these

@@ -184,19 +184,30 @@ def score(
     for each in incidents:
         window = (each.start_ms - lead_ms, each.end_ms + grace_ms)
         windows.setdefault(each.source, []).append(window)
-    episodes = [
-        episode
+    asked = LEVEL_NAMES.index(level)
+    episodes = {
+        source: list(_episodes(source, history, asked, until_ms))
         for source, history in histories.items()
-        for episode in _episodes(source, history, LEVEL_NAMES.index(level), until_ms)
+    }
+    judged = [
+        each
+        for of_source in episodes.values()
+        for each in of_source
+        if each.spans and _within(each, since_ms, until_ms)
     ]
-    judged = [each for each in episodes if each.spans and _within(each, since_ms, until_ms)]
     judged.sort(key=lambda each: (each.start_ms, each.source))
     return Score(
         level=level,
         days=(until_ms - since_ms) / DAY_MS,
         n_sources=n_sources,
         detections=tuple(
-            _detection(each, histories.get(each.source, []), episodes, lead_ms, grace_ms)
+            _detection(
+                each,
+                histories.get(each.source, []),
+                episodes.get(each.source, []),
+                lead_ms,
+                grace_ms,
+            )
             for each in incidents
             if since_ms <= each.start_ms < until_ms
         ),
@@ -268,7 +279,6 @@ def _detection(
     moments = [
         max(begun_ms, start_ms)
         for episode in episodes
-        if episode.source == incident.source
         for begun_ms, ended_ms in episode.spans
         if start_ms - lead_ms <= begun_ms <= last_ms and ended_ms >= start_ms
     ]

@@ -22,6 +22,7 @@ from engine.state import State
 from kernels.layout import (
     ACCEPTED,
     CHANGE,
+    FAR_FUTURE_MS,
     LATE,
     MAX_EVENT_MS,
     N_LEVELS,
@@ -53,6 +54,8 @@ MOMENT = np.dtype(
     ]
 )
 """One judgement of a source; score and level hold until the next."""
+_JUDGED = ["last_ms", "score", "level", "shown"]
+"""Of SOURCE, in the order of MOMENT."""
 
 
 class Stretch(NamedTuple):
@@ -193,6 +196,8 @@ class Probe:
         ]
         self._is_chosen = np.zeros(catalog.n_sensors, bool)
         self._is_chosen[self.sensors] = True
+        self._is_source = np.zeros(catalog.n_sources, bool)
+        self._is_source[self.sources] = True
         self._concerns = _concerned(plan, self.sources)[catalog.sensor_source]
         partitions = [catalog.partition_of(source) for source in self.sources]
         ends = [min(partitions, default=0), max(partitions, default=-1) + 1]
@@ -202,12 +207,15 @@ class Probe:
         self.state.reset(first, last, zeroed=True)
         self._bands = {sensor: self._band(sensor) for sensor in self.sensors}
         self._last_ms = dict.fromkeys(self.sensors, NEVER)
+        self._seen = self.state.source[self.sources][_JUDGED]
         self._stopping = False
         self._readings: list[Array] = []
         self._sensor_of: list[Array] = []
         self._changes: list[Array] = [np.zeros(0, CHANGE)]
         self._transitions: list[Array] = [np.zeros(0, TRANSITION)]
-        self._moments: dict[int, list[tuple[Any, ...]]] = {source: [] for source in self.sources}
+        # before the first record nothing was judged
+        first = (0, NEVER, 0.0, 0, 0)
+        self._moments: dict[int, list[tuple[Any, ...]]] = {s: [first] for s in self.sources}
 
     def take(self, batch: Readings) -> None:
         """Take the next records of the log."""
@@ -350,17 +358,16 @@ class Probe:
             consumed, found = self.shard.fuse(stop, start)
             start += consumed
             if len(found):
-                kept = found[np.isin(found["source"], self.sources)]
+                kept = found[self._is_source[found["source"]]]
                 self._transitions.append(kept)
                 if self._stopping:
                     self._note_transitions(kept)
 
     def _due_ms(self) -> int:
         """Return the earliest time at which a tick may judge a chosen source."""
-        source = self.state.source
-        due = [int(self.shard.clock["context_ms"][0])]
-        due += [int(source["due_ms"][s]) for s in self.sources if source["place"][s] >= 0]
-        return min(due)
+        of = self.state.source[self.sources]
+        due_ms = of["due_ms"][of["place"] >= 0].min(initial=FAR_FUTURE_MS)
+        return min(int(due_ms), int(self.shard.clock["context_ms"][0]))
 
     def _note_transitions(self, found: Array) -> None:
         """Note judgements between two stops: one tick may judge a source more than once."""
@@ -375,21 +382,17 @@ class Probe:
             self._note(int(each["source"]), moment)
 
     def _note_moments(self, position: int) -> None:
-        records = self.state.source
-        for source in self.sources:
-            record = records[source]
-            moment = (
-                position,
-                int(record["last_ms"]),
-                float(record["score"]),
-                int(record["level"]),
-                int(record["shown"]),
-            )
-            self._note(source, moment)
+        """Note the chosen sources that were judged since they were last looked at."""
+        now = self.state.source[self.sources][_JUDGED]
+        moved = now != self._seen
+        if moved.any():
+            self._seen = now
+            for at in np.flatnonzero(moved).tolist():
+                self._note(self.sources[at], (position, *now[at].tolist()))
 
     def _note(self, source: int, moment: tuple[Any, ...]) -> None:
         noted = self._moments[source]
-        if not noted or noted[-1][1:] != moment[1:]:
+        if noted[-1][1:] != moment[1:]:
             noted.append(moment)
 
     def trace(self) -> Trace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.analysis.rule_tests import Outcome, Results, run_tests
+from engine.analysis.rule_tests.results import Outcome, Results, run_tests
 
 RULES = """
 version = 1

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis.rule_tests import run_tests
-from engine.analysis.rule_tests_file import load
-from engine.analysis.rule_tests_items import Items
-from engine.analysis.rule_tests_ready import Ready, prepare
-from engine.analysis.rule_tests_run import run
+from engine.analysis.rule_tests.file import load
+from engine.analysis.rule_tests.items import Items
+from engine.analysis.rule_tests.ready import Ready, prepare
+from engine.analysis.rule_tests.results import run_tests
+from engine.analysis.rule_tests.run import run
 from engine.catalog_build import build_catalog
 from engine.history import Weaver
 from engine.pipeline import Pipeline

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from engine.analysis import rule_tests_exits, rule_tests_file
-from engine.analysis.rule_tests import run_tests
-from engine.analysis.rule_tests_cli import run
+from engine.analysis.rule_tests import exits, file
+from engine.analysis.rule_tests.cli import run
+from engine.analysis.rule_tests.results import run_tests
 from engine.errors import InputError, OutputError
 from engine.rules_schema import keys_of
 from tests.analysis.rule_worlds import RULES, one, write
@@ -73,7 +73,7 @@ def test_faults_exit_with_3_in_json_and_are_raised_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path, GOOD.replace("level", "levl"))
-    assert run([path], as_json=True) == rule_tests_exits.BAD_INPUT
+    assert run([path], as_json=True) == exits.BAD_INPUT
     found = json.loads(capsys.readouterr().out)
     assert found["faults"][0]["key"] == "test[0].expect[0].levl"
     with pytest.raises(InputError, match="1 fault in the tests"):
@@ -161,9 +161,9 @@ def test_the_page_s_example_passes_as_it_stands(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "section",
     [
-        rule_tests_file.Suite, rule_tests_file.Case, rule_tests_file.Readings,
-        rule_tests_file.Command, rule_tests_file.Expect, rule_tests_file.ExpectAlert,
-        rule_tests_file.Source, rule_tests_file.Sensor, rule_tests_file.Couple,
+        file.Suite, file.Case, file.Readings,
+        file.Command, file.Expect, file.ExpectAlert,
+        file.Source, file.Sensor, file.Couple,
     ],
 )  # fmt: skip
 def test_every_key_is_documented(section: Any) -> None:
@@ -172,7 +172,7 @@ def test_every_key_is_documented(section: Any) -> None:
 
 
 def test_every_series_of_the_page_is_one() -> None:
-    from engine.analysis.rule_tests_series import expand, parse
+    from engine.analysis.rule_tests.series import expand, parse
 
     rows = re.findall(r"^\| (`[^|]*`) \| ([^|]*) \|$", PAGE.partition("## Top")[0], re.M)
     assert len(rows) > 8

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.analysis.rule_tests_items import Item
+from engine.analysis.rule_tests.items import Item
 from tests.analysis.rule_worlds import RULES, WELLS, one, results
 
 ANY = (

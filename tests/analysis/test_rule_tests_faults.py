@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.analysis.rule_tests import run_tests
+from engine.analysis.rule_tests.results import run_tests
 from engine.errors import InputError
 from tests.analysis.rule_worlds import WELLS, one, write
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.analysis.rule_tests_series import expand, length_ms, parse, shown, single
+from engine.analysis.rule_tests.series import expand, length_ms, parse, shown, single
 
 MINUTE_MS = 60_000
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -208,7 +209,11 @@ def test_sources_are_ordered_by_score_and_those_at_normal_left_out() -> None:
     assert demo.by_score(sources) == [4, 1, 2, 0]
 
 
-def test_pictures_are_drawn_as_often_as_an_eye_follows_and_on_demand() -> None:
+def test_pictures_are_drawn_as_often_as_an_eye_follows_and_on_demand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticking_s = itertools.count(100.0, 0.001)
+    monkeypatch.setattr("engine.demo_screen.time.perf_counter", lambda: next(ticking_s))
     screen = Screen(Console(file=StringIO(), force_terminal=True, width=80, height=24), UTC)
     drawn: list[int] = []
 

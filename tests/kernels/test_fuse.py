@@ -141,6 +141,17 @@ def test_one_signal_gives_its_own_percent():
     ]
 
 
+@pytest.mark.parametrize("percent", range(1, 101))
+def test_a_lone_signal_reaches_a_limit_of_just_its_percent(percent):
+    # 100 · (1 − (1 − 0.2)) is 19.999999999999996
+    row = params_row(high=[10.0, 20.0, 30.0, 40.0], percent=[[0, percent, 100, 100, 100]] * N_KINDS)
+    category = category_row(raise_at=[percent, np.inf, np.inf, np.inf])
+    row["floor"] = 0
+    plan = make_plan(row, [], rows=[0], absent_ms=[0], counts=[1], category=category)
+    (raised,) = judged(plan, [at(0, 15.0)])
+    assert (raised["score"], raised["level"]) == (percent, 1)
+
+
 def test_signals_of_one_source_combine_as_noisy_or():
     # 1 − (1 − 0.5)(1 − 0.5) = 0.75
     transitions = judged(plan_of([2]), [at(0, 25.0), at(1, 25.0, sensor=1)])
@@ -393,3 +404,15 @@ def test_gap_of_months_and_years_is_judged_to_its_end(gap_s):
     line = Line(plan)
     line.judge_all(records)
     assert line.state.source["level"].tolist() == [1]
+
+
+def test_a_fading_score_that_stands_at_its_limit_for_a_moment_still_falls():
+    # a judgement in the very second in which 40 has faded to 20, where blue is held from 20 on
+    row = params_row(high=[10.0, 20.0, 30.0, 40.0], percent=[[0, 40, 50, 75, 100]] * N_KINDS)
+    row["floor"] = 0
+    category = category_row(raise_at=[25, np.inf, np.inf, np.inf], deadband=5.0)
+    plan = make_plan(row, [], rows=[0, 0], absent_ms=[0, 0], counts=[2], category=category)
+    records = [at(0, 15.0), at(60, 0.0), at(120, 0.0, sensor=1)]
+    records += [Record(TICK, START_MS + 1000 * s) for s in range(120, 200)]
+    transitions = judged(plan, records)
+    assert [t["level"] for t in transitions] == [1, 0]

@@ -276,7 +276,8 @@ class Fusion:
         for context in self.contexts:
             if self._in_force(context, source, te):
                 factor *= context.factor
-        score = min(100.0, 100.0 * fused * factor)
+        # to whole millionths: 1 - (1 - 0.2) is a hair less than 0.2, and must reach a limit of 20
+        score = min(100.0, math.floor(100.0 * fused * factor * 1e6 + 0.5) / 1e6)
         keep_at = [limit - category.deadband for limit in category.raise_at]
         rule_floor, rule = self._rule_floor(source)
         return Verdict(
@@ -437,7 +438,8 @@ class Fusion:
         When every contribution is multiplied by one factor, the score is concave in the factor and
         0 at 0; so where all that fades has faded to the factor, at least factor × score is left. No
         limit is crossed while the factor is at or above target / score. Ages count in whole
-        seconds, so a judgement a second is as fine as it gets.
+        seconds, so a judgement a second is as fine as it gets. The score was rounded:
+        a millionth of margin.
         """
         fading = [self.sources[o] for o, _ in source.origins]
         fading = [s for s in [source, *fading] if self._fades(s, te)]
@@ -449,7 +451,7 @@ class Fusion:
             return None
         half_life_ms = min(self._half_life_ms(s) for s in [source, *fading])
         k = 0
-        while fade(k + 1) * source.score >= target:
+        while fade(k + 1) * source.score >= target + 1 / 1e6:
             k += 1
         return te + max(1000, k * half_life_ms // FADE_STEPS)
 

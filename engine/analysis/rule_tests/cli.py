@@ -14,11 +14,11 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from engine.analysis.rule_tests import Covered, Outcome, Results, item_row, run_tests
-from engine.analysis.rule_tests_exits import BAD_INPUT, FAILED, PASSED
-from engine.analysis.rule_tests_items import Item
-from engine.analysis.rule_tests_judge import Verdict
-from engine.analysis.rule_tests_series import shown
+from engine.analysis.rule_tests.exits import BAD_INPUT, FAILED, PASSED
+from engine.analysis.rule_tests.items import Item
+from engine.analysis.rule_tests.judge import Verdict
+from engine.analysis.rule_tests.results import Covered, Outcome, Results, item_row, run_tests
+from engine.analysis.rule_tests.series import shown
 from engine.errors import InputError, OutputError, TocsinError
 from engine.sentences import number
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from engine import catalog_build
 from engine.alerts import AlertRecords
-from engine.analysis.rule_tests_file import Couple, Loaded, Source
+from engine.analysis.rule_tests.file import Couple, Loaded, Source
 from engine.arrow_views import texts
 from engine.catalog import STATIC_CLASSES, Catalog
 from engine.catalog_checks import (

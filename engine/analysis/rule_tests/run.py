@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from engine.analysis.rule_tests_coverage import Watch
-from engine.analysis.rule_tests_items import Items
-from engine.analysis.rule_tests_ready import Ready
-from engine.analysis.rule_tests_state import Look, look
+from engine.analysis.rule_tests.coverage import Watch
+from engine.analysis.rule_tests.items import Items
+from engine.analysis.rule_tests.ready import Ready
+from engine.analysis.rule_tests.state import Look, look
 from engine.history import joined
 from engine.pipeline import Pipeline
 from engine.readings import Readings

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.analysis.rule_tests_file import Loaded, load
-from engine.analysis.rule_tests_items import Item, Items, share
-from engine.analysis.rule_tests_judge import Verdict, verdicts
-from engine.analysis.rule_tests_ready import Ready, prepare
-from engine.analysis.rule_tests_run import run
+from engine.analysis.rule_tests.file import Loaded, load
+from engine.analysis.rule_tests.items import Item, Items, share
+from engine.analysis.rule_tests.judge import Verdict, verdicts
+from engine.analysis.rule_tests.ready import Ready, prepare
+from engine.analysis.rule_tests.run import run
 from engine.errors import InputError, TocsinError
 from engine.rules import Rules
 

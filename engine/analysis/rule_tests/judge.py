@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.analysis.rule_tests_file import ANY_ALERT, NO_ALERT, Expect, ExpectAlert
-from engine.analysis.rule_tests_ready import Check, Ready
-from engine.analysis.rule_tests_run import Ran
-from engine.analysis.rule_tests_series import shown
-from engine.analysis.rule_tests_state import Look, level_of
+from engine.analysis.rule_tests.file import ANY_ALERT, NO_ALERT, Expect, ExpectAlert
+from engine.analysis.rule_tests.ready import Check, Ready
+from engine.analysis.rule_tests.run import Ran
+from engine.analysis.rule_tests.series import shown
+from engine.analysis.rule_tests.state import Look, level_of
 from engine.sentences import number
 from engine.units import display_unit
 from kernels.layout import KIND_NAMES, LEVEL_NAMES

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from engine.analysis import rule_tests_series as series
+from engine.analysis.rule_tests import series
 from engine.errors import Fault, InputError
 from engine.rules_base import (
     Amount,

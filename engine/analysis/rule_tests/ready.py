@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine import commands
-from engine.analysis import rule_tests_series as series
-from engine.analysis.rule_tests_file import (
+from engine.analysis.rule_tests import series
+from engine.analysis.rule_tests.file import (
     Case,
     Command,
     Expect,
@@ -26,7 +26,7 @@ from engine.analysis.rule_tests_file import (
     Written,
     refuse,
 )
-from engine.analysis.rule_tests_world import Builder, City, Own, World
+from engine.analysis.rule_tests.world import Builder, City, Own, World
 from engine.errors import CommandError, Fault, InputError
 from engine.rules import Rules
 from engine.rules_base import Path, one_of

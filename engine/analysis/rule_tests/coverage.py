@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.analysis.rule_tests_items import Items, Ladders, Watched
-from engine.analysis.rule_tests_state import concerns, holding, level_of
-from engine.analysis.rule_tests_world import World
+from engine.analysis.rule_tests.items import Items, Ladders, Watched
+from engine.analysis.rule_tests.state import concerns, holding, level_of
+from engine.analysis.rule_tests.world import World
 from engine.pipeline import Pipeline
 from engine.plan_params import SIGMA
 from engine.readings import Readings
