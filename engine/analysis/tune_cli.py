@@ -56,7 +56,9 @@ def run(
     _check_words(choose, search, level, by, per, turn)
     if level is not None and truth is None:
         raise typer.BadParameter("--level: needs --truth")
-    _check_numbers(lead_s=lead_s, grace_s=grace_s, max_delay_s=max_delay_s, max_rate=max_rate)
+    _check_numbers(
+        lead_s=lead_s, grace_s=grace_s, max_delay_s=max_delay_s, max_rate=max_rate, seed=seed
+    )
     past = Past.open(catalog, readings, adapter=adapter, since=since, until=until, sort=sort)
     given = Rules.load(rules)
     incidents = None if truth is None else read_truth(truth, given.time.utc_offset)

@@ -100,6 +100,7 @@ def test_what_is_required_and_can_t_be_had_has_an_exit_code_of_its_own(tune: Any
         {"solve": True, "turn": ["bolts"]},
         {"solve": True, "max_rate": -1.0},
         {"lead_s": -1.0},
+        {"seed": -1},
     ],
 )
 def test_options_that_say_nothing_together_are_wrong_usage(
