@@ -150,7 +150,7 @@ def tune(
     as_json: AsJson = False,
 ) -> int:
     """Try many settings of the rules over a history, and choose."""
-    from engine.analysis import tune_cli
+    from engine.analysis.tuning import cli as tune_cli
 
     return tune_cli.run(
         readings=readings,
@@ -267,7 +267,7 @@ def diff(
     as_json: AsJson = False,
 ) -> int:
     """Set the same history under two rule sets side by side."""
-    from engine.analysis import diff_cli
+    from engine.analysis.diffs import cli as diff_cli
 
     return diff_cli.run(
         old=old,
@@ -324,7 +324,7 @@ def explain(
     as_json: AsJson = False,
 ) -> int:
     """Say what made an alert, and what would have prevented it."""
-    from engine.analysis import explain_cli
+    from engine.analysis.explaining import cli as explain_cli
 
     return explain_cli.run(
         alert_id=alert,

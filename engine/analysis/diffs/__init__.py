@@ -1,0 +1,1 @@
+"""Two rule sets over one history: what differs, and what a review may refuse."""

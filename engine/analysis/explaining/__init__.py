@@ -1,0 +1,1 @@
+"""One alert taken apart: what made it, and what would have prevented it."""
