@@ -202,20 +202,24 @@ def measure_polars(**sizes: int) -> Measured:
 def _over_ours(name: str, found: dict[str, dict[str, Any]]) -> Measured:
     """Return a contestant's time over ours."""
     of, other = found["statistics"], found["ladders"]
-    ns = {who: Spread.of(of[f"{who}_ns"]).median for who in ("ours", "naive", "polars", "duckdb")}
+    ns = {key: Spread.of(figures).median for key, figures in of.items() if key.endswith("_ns")}
     ladders = ratios(other[f"{name}_ns"], other["ours_ns"]).median
-    duckdb = ns["duckdb"] / ns["ours"]
+    duckdb = ns["duckdb_ns"] / ns["ours_ns"]
     return Measured(
         figure=ratios(of[f"{name}_ns"], of["ours_ns"]),
-        limit=f"ours {ns['ours']:.0f} ns a reading, {name} {ns[name]:.0f} ns, duckdb"
+        limit=f"ours {ns['ours_ns']:.0f} ns a reading, {name} {ns[f'{name}_ns']:.0f} ns, duckdb"
         f" {duckdb:.0f} × ours; where only limits differ {ladders:.1f} ×",
         details={
-            **{f"{who}_ns": figure for who, figure in ns.items()},
-            "store_ns": of["store_ns"][0],
+            **ns,
             "readings": of["readings"],
             "episodes": sum(of["episodes_of"]),
             "best_over_best": best_over_best(of[f"{name}_ns"], of["ours_ns"]),
             "where_only_limits_differ": ladders,
+            "ladders": {
+                key: Spread.of(figures).median
+                for key, figures in other.items()
+                if key.endswith("_ns")
+            },
         },
     )
 

@@ -7,6 +7,7 @@ compared first.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +64,7 @@ def check(contest: Contest) -> dict[str, Any]:
 def race(
     space: str, n_readings: int, n_sensors: int, n_turns: int, n_checked: int
 ) -> dict[str, Any]:
-    """Return the ns a reading of each contestant, and what they found.
+    """Return the ns a reading of each contestant, the system's part of them, and what they found.
 
     duckdb, many times slower, has one turn on the history that the check is made on: as many
     readings to a sensor, fewer sensors.
@@ -74,9 +75,16 @@ def race(
     contest = contest_of(space, n_readings, n_sensors)
     contest.catalog  # noqa: B018 - is made before anything is timed
     last: dict[str, Array] = {}
+    system_ns: dict[str, list[float]] = {}
 
     def keeping(name: str, run: Callable[[Contest], Array]) -> Callable[[Contest], object]:
-        return lambda given: last.update({name: run(given)})
+        def turn(given: Contest) -> None:
+            before_s = os.times().system
+            last[name] = run(given)
+            took_ns = (os.times().system - before_s) * 1e9 / n_readings
+            system_ns.setdefault(f"{name}_system_ns", []).append(took_ns)
+
+        return turn
 
     runs = {"ours": ours.run, "naive": naive.run, "polars": frames.run}
     contestants = {name: keeping(name, run) for name, run in runs.items()}
@@ -85,7 +93,7 @@ def race(
     counts = np.bincount(last["ours"]["setting"], minlength=len(contest.settings))
     found |= {f"{name}_ns": figures for name, figures in turns.items()}
     found["store_ns"] = [cpu_ns(ours.store_of, contest) / n_readings]
-    return found | {"readings": n_readings, "episodes_of": counts.tolist()}
+    return {**found, **system_ns, "readings": n_readings, "episodes_of": counts.tolist()}
 
 
 def main() -> None:
