@@ -17,7 +17,7 @@ from kernels.layout import (
     ACCEPTED,
     ACKNOWLEDGE,
     IS_ACKNOWLEDGED,
-    IS_READING,
+    IS_LATE,
     TICK,
     TIME_OUT_OF_BOUNDS,
     UNKNOWN_SENSOR,
@@ -98,7 +98,7 @@ def admit(
             continue
         watermark_ms = max(watermark_ms, t_ms)
         # late: how far behind does not matter, so one bit remembers it
-        place[i] = 1 if watermark_ms - t_ms > limits_ms[0] else 0
+        place[i] = IS_LATE if watermark_ms - t_ms > limits_ms[0] else 0
         n += 1
     if used[0] + n // BLOCK + len(cursors) > len(block_of):
         return np.int64(-1), n
@@ -114,20 +114,20 @@ def admit(
         if place[i] < 0:
             continue
         first, last = s, s + 1
-        what = IS_READING
+        flags = np.int64(place[i])
         if s == ACKNOWLEDGE:
             first, last = sensor_start[int(value[i])], sensor_start[int(value[i]) + 1]
-            what = IS_ACKNOWLEDGED
+            flags = IS_ACKNOWLEDGED
         for at in range(first, last):
             record = arena[next_place(np.int64(bucket_of[at]), cursors, block_of, used)]
             record.event_ms = event_ms[i]
             record.value = value[i]
-            record.position = before + i
+            record.position = (before + i) & 0xFFFF_FFFF
+            record.position_high = (before + i) >> 32
             record.sensor = at
             record.n_ticks = n_before + n_seen
             record.quality = quality[i]
-            record.late = place[i]
-            record.what = what
+            record.flags = flags
     return n, n_ticks
 
 

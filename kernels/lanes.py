@@ -188,7 +188,7 @@ def survey_lanes(
             if at > armed[0] and first_tick(ticks, armed[0], at, due_ms, ascending) < at:
                 h.flags |= FLAG_ABSENT
                 hush(n_lanes, s, 1.0)
-        if record.what == IS_ACKNOWLEDGED:
+        if record.flags & IS_ACKNOWLEDGED:
             continue
         v = record.value * gate.scale + gate.offset
         why = badness(record.quality, v, gate)

@@ -423,21 +423,20 @@ assert STEP.itemsize == 32
 
 # A history that is tried under many settings (kernels.sweep).
 
-IS_READING, IS_ACKNOWLEDGED = range(2)
+IS_LATE, IS_ACKNOWLEDGED = 1, 2
 ADMITTED = np.dtype(
     [
         ("event_ms", "<i8"),
         ("value", "<f8"),  # in the sensor's unit
-        ("position", "<i8"),  # in the log
         ("sensor", "<i4"),
         ("n_ticks", "<u4"),  # ticks that stand before it in the log
+        ("position", "<u4"),  # in the log, its lower half
+        ("position_high", "<u2"),
         ("quality", "u1"),
-        ("late", "u1"),
-        ("what", "u1"),  # a reading, or an acknowledge of the sensor's source
-        ("spare", "u1", (5,)),
+        ("flags", "u1"),  # late; no reading, but an acknowledge of the sensor's source
     ]
 )
-assert ADMITTED.itemsize == 40
+assert ADMITTED.itemsize == 32
 """A record of the log that concerns one sensor and whose event time was not refused."""
 
 GOOD, NOT_GOOD, SILENT, LET_GO = range(4)

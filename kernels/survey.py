@@ -18,6 +18,7 @@ from kernels.layout import (
     FLAG_ABSENT,
     GOOD,
     IS_ACKNOWLEDGED,
+    IS_LATE,
     LET_GO,
     NEVER,
     NOT_GOOD,
@@ -78,10 +79,10 @@ def matters(m, p):
 @inlined
 def remember(m, h, record):
     """Note what judging reads of a sensor's state, and when it was so."""
-    m.position = record.position
+    m.position = np.int64(record.position_high) << 32 | np.int64(record.position)
     m.event_ms = record.event_ms
     m.sensor = record.sensor
-    m.late = record.late
+    m.late = record.flags & IS_LATE
     m.anchor = h.anchor
     m.last = h.last
     m.above = h.above
@@ -166,7 +167,7 @@ def survey(
                     n_loud += 1
                     n = noted if noting else n
         m = moments[n]
-        if record.what == IS_ACKNOWLEDGED:
+        if record.flags & IS_ACKNOWLEDGED:
             remember(m, h, record)
             m.what = LET_GO
             n += noting

@@ -1,7 +1,7 @@
 """A history turned on its side: not by time but by sensor, kept in memory or in files beside it.
 
 Couplings bind sources into clusters; a bucket is a range of whole clusters, small enough to be held
-at once. What is kept is what the watermark lets through (`kernels.admit`), 40 bytes a reading.
+at once. What is kept is what the watermark lets through (`kernels.admit`), 32 bytes a reading.
 """
 
 from __future__ import annotations
