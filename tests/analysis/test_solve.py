@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.analysis.knobs import Knobs
-from engine.analysis.measure import Yardstick
 from engine.analysis.past import Past, judge
-from engine.analysis.settings import Refused
-from engine.analysis.solve import RATE, Goal, Solution, delays_of, prove, solve, tried_of
-from engine.analysis.solve_sensors import solve_sensors
+from engine.analysis.tuning.knobs import Knobs
+from engine.analysis.tuning.measure import Yardstick
+from engine.analysis.tuning.settings import Refused
+from engine.analysis.tuning.solve import RATE, Goal, Solution, delays_of, prove, solve, tried_of
+from engine.analysis.tuning.solve_sensors import solve_sensors
 from engine.catalog import Catalog
 from engine.catalog_build import build_catalog
 from engine.errors import SettingsError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.analysis.settings import Settings, Values
-from engine.analysis.space import Space, Vary
+from engine.analysis.tuning.settings import Settings, Values
+from engine.analysis.tuning.space import Space, Vary
 from engine.catalog import Catalog
 from engine.errors import SettingsError
 from engine.rules import Rules
