@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.analysis.past import Past
-from engine.analysis.results.columns import TEXT, moments, named, texts
+from engine.analysis.results.columns import moments, named, texts
 from engine.catalog import STATIC_CLASSES, Catalog
 from engine.errors import InputError
 from engine.history import Span, joined, owned
@@ -30,10 +30,10 @@ def source_table(catalog: Catalog) -> pa.Table:
         {
             "source": catalog.source_id.cast(pa.string()),
             "name": catalog.name.cast(pa.string()),
-            "category": named(catalog.category, catalog.categories),
-            "static_class": named(catalog.static_class, STATIC_CLASSES),
-            "district": named(catalog.district, catalog.districts),
-            "department": named(catalog.department, catalog.departments),
+            "category": texts(catalog.category, catalog.categories),
+            "static_class": texts(catalog.static_class, STATIC_CLASSES),
+            "district": texts(catalog.district, catalog.districts),
+            "department": texts(catalog.department, catalog.departments),
             "owner": catalog.owner.cast(pa.string()),
             "grid": catalog.grid.cast(pa.string()),
             "lon": np.asarray(catalog.lon),
@@ -49,8 +49,8 @@ def sensor_table(catalog: Catalog) -> pa.Table:
         {
             "sensor": catalog.sensor_id.cast(pa.string()),
             "source": texts(catalog.sensor_source, catalog.source_id),
-            "quantity": named(catalog.quantity, catalog.quantities),
-            "unit": named(catalog.unit, catalog.units),
+            "quantity": texts(catalog.quantity, catalog.quantities),
+            "unit": texts(catalog.unit, catalog.units),
             "period_s": np.asarray(catalog.period_ms, np.float64) / 1000,
         }
     )
@@ -78,7 +78,7 @@ def reading_table(past: Past, sensors: Array | None, span: Span) -> pa.Table:
             "quantity": named(catalog.quantity[sensor], catalog.quantities),
             "event_ms": moments(found.event_ms),
             "value": found.value,
-            "unit": named(catalog.unit[sensor], catalog.units).cast(TEXT),
+            "unit": named(catalog.unit[sensor], catalog.units),
             "quality": found.quality,
         }
     )
