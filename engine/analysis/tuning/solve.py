@@ -231,6 +231,10 @@ class _Descent:
 
     def run(self) -> None:
         """Turn until the goal is reached or nothing helps."""
+        if self._any_late():
+            # which incidents can be found in time at all
+            moves = [values for _, values in self.knobs.moves(self.at)]
+            self._take([*moves, *self.knobs.keenest(self.at)], 0)
         for number in range(_MOST_ROUNDS):
             better = self._better(number)
             if better is None:
@@ -242,6 +246,9 @@ class _Descent:
                 break
             self.at = nearer
         self._take(self._reverted(), _MOST_ROUNDS)
+
+    def _any_late(self) -> bool:
+        return bool((self._all()[1][0] > self.goal.within_s).any())
 
     def _take(self, values: Sequence[Values], number: int) -> list[Values]:
         """Try settings; return those that the rules did not refuse."""
