@@ -230,7 +230,9 @@ def score_table(scores: scoring.Scores) -> pa.Table:
     order = pa.array(np.arange(scores.n * N_LEVELS).reshape(N_LEVELS, -1).T.reshape(-1))
     for name in _FIGURES:
         of_levels = [wide[f"{name}_{level}"].combine_chunks() for level in LEVELS]
-        columns[name] = pa.concat_arrays(of_levels).take(order)
+        # SQL takes a column called false for the truth value
+        column = "false_alarms" if name == "false" else name
+        columns[column] = pa.concat_arrays(of_levels).take(order)
     return pa.table(columns)
 
 

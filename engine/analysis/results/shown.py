@@ -31,7 +31,7 @@ def text(of: Diff | Explanation | Results) -> str:
     console = Console(width=_WIDTH, highlight=False, force_jupyter=False, force_terminal=False)
     with console.capture() as captured:
         console.print(shown(of))  # type: ignore[arg-type]
-    return captured.get()
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
 
 def write(of: Report | Diff | Explanation, path: Path | str) -> Path:
