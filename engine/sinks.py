@@ -10,14 +10,17 @@ import gzip
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import orjson
 
 from engine.errors import OutputError, SnapshotError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 STDOUT = Path("-")
 _PARQUET_ROWS = 1 << 14
@@ -228,7 +231,7 @@ class ParquetSink(_FileSink):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._rows: list[dict[str, Any]] = []
+        self._records: list[bytes] = []
         self._writer: Any = None
 
     def begin(self) -> None:
@@ -236,48 +239,19 @@ class ParquetSink(_FileSink):
         import pyarrow.parquet as pq
 
         with writing(self._partial):
-            self._writer = pq.ParquetWriter(self._partial, self._schema(), compression="zstd")
-
-    @staticmethod
-    def _schema() -> Any:
-        import pyarrow as pa
-
-        return pa.schema(
-            [
-                ("alert_id", pa.string()),
-                ("seq", pa.int64()),
-                ("transition", pa.string()),
-                ("level", pa.string()),
-                ("score", pa.float64()),
-                ("event_ms", pa.timestamp("ms", "UTC")),
-                ("late", pa.bool_()),
-                ("source", pa.string()),
-                ("sensor", pa.string()),
-                ("detector", pa.string()),
-                ("value", pa.float64()),
-                ("limit", pa.float64()),
-                ("signal", pa.float64()),
-                ("coupled_from", pa.string()),
-                ("routes", pa.list_(pa.string())),
-                ("text", pa.string()),
-                ("record", pa.string()),
-            ]
-        )
+            self._writer = pq.ParquetWriter(self._partial, alert_schema(), compression="zstd")
 
     def write(self, records: list[bytes]) -> None:
         """Append one row a record."""
-        for record in records:
-            self._rows.append(_row(record))
-        if len(self._rows) >= _PARQUET_ROWS:
+        self._records += records
+        if len(self._records) >= _PARQUET_ROWS:
             self._flush()
 
     def _flush(self) -> None:
-        import pyarrow as pa
-
-        rows, self._rows = self._rows, []
-        if rows:
+        records, self._records = self._records, []
+        if records:
             with writing(self._partial):
-                self._writer.write_table(pa.Table.from_pylist(rows, schema=self._schema()))
+                self._writer.write_table(alert_table(records))
 
     def mark(self) -> dict[str, Any]:
         """Return nothing: a table can't be continued."""
@@ -294,6 +268,40 @@ class ParquetSink(_FileSink):
             self._flush()
             with writing(self._partial):
                 self._writer.close()
+
+
+def alert_schema() -> pa.Schema:
+    """Return the columns of an alert log as a table."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("alert_id", pa.string()),
+            ("seq", pa.int64()),
+            ("transition", pa.string()),
+            ("level", pa.string()),
+            ("score", pa.float64()),
+            ("event_ms", pa.timestamp("ms", "UTC")),
+            ("late", pa.bool_()),
+            ("source", pa.string()),
+            ("sensor", pa.string()),
+            ("detector", pa.string()),
+            ("value", pa.float64()),
+            ("limit", pa.float64()),
+            ("signal", pa.float64()),
+            ("coupled_from", pa.string()),
+            ("routes", pa.list_(pa.string())),
+            ("text", pa.string()),
+            ("record", pa.string()),
+        ]
+    )
+
+
+def alert_table(records: Sequence[bytes]) -> pa.Table:
+    """Return alert records as a table, one row each: columns of `alert_schema`."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([_row(record) for record in records], schema=alert_schema())
 
 
 def _row(record: bytes) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class Figures:
                     ("alarms", pa.int64()),
                     ("per_10min", pa.float64()),
                     ("peak", pa.int64()),
-                    ("peak_ms", pa.int64()),
+                    ("peak_ms", pa.timestamp("ms", "UTC")),
                     ("floods", pa.int64()),
                     ("flood_share", pa.float64()),
                 ]

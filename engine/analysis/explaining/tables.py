@@ -29,7 +29,7 @@ CONTRIBUTIONS = pa.schema(
         ("detector_weight", _NUMBER),
         ("counts", _NUMBER),
         ("held_from", _NUMBER),
-        ("held_ms", pa.int64()),
+        ("held_ms", MOMENT),
     ]
 )
 FINDINGS = pa.schema(

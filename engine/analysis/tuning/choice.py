@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.analysis.tuning.chosen import Change, number_text, rewritten
 from engine.analysis.tuning.objective import Aim
@@ -14,6 +14,9 @@ from engine.analysis.tuning.trials import Standing, Trials
 from engine.rules import Rules
 from engine.rules_base import LEVELS, Path
 from engine.rules_check import dotted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,24 @@ class Choice:
         """The rules file."""
         return self.rules.text
 
+    def table(self) -> pa.Table:
+        """Return one row for each number that changes; `old` is null where the rules had none."""
+        import pyarrow as pa
+
+        kinds = {"key": pa.string(), "old": pa.float64(), "new": pa.float64()}
+        kinds |= {"unit": pa.string(), "why": pa.string()}
+        return pa.Table.from_pylist(list(self._rows()), schema=pa.schema(kinds))
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for change in self.changes:
+            yield {
+                "key": dotted(change.path),
+                "old": None if math.isnan(change.old) else change.old,
+                "new": change.new,
+                "unit": change.unit,
+                "why": change.why,
+            }
+
     def as_dict(self, settings: Settings) -> dict[str, Any]:
         """Return the choice as plain JSON values."""
         return {
@@ -59,16 +80,7 @@ class Choice:
             },
             "digest": self.rules.digest,
             "reason": self.reason,
-            "changes": [
-                {
-                    "key": dotted(change.path),
-                    "old": None if math.isnan(change.old) else change.old,
-                    "new": change.new,
-                    "unit": change.unit,
-                    "why": change.why,
-                }
-                for change in self.changes
-            ],
+            "changes": list(self._rows()),
             "figures": self.figures,
         }
 

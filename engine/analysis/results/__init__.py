@@ -1,0 +1,1 @@
+"""What `engine.api` returns: results whose methods give Arrow tables; API.md has the columns."""
