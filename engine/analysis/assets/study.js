@@ -1,0 +1,80 @@
+// A study's settings: columns unpacked, numbers in words, and which setting is picked.
+const study = (() => {
+  "use strict";
+  const { values, number, percent, lasting } = tocsin;
+  const of = values.study;
+  const n = of.n;
+
+  const index = ({ bytes, text }) => {
+    const found = new Uint32Array(n);
+    if (!bytes) return found;
+    const raw = atob(text);
+    for (let i = 0; i < n; i += 1) {
+      let value = 0;
+      for (let b = bytes - 1; b >= 0; b -= 1) value = value * 256 + raw.charCodeAt(i * bytes + b);
+      found[i] = value;
+    }
+    return found;
+  };
+  const column = (packed) => {
+    const at = index(packed.at);
+    const distinct = packed.values.map((value) => (value === null ? NaN : value));
+    const column = new Float64Array(n);
+    for (let i = 0; i < n; i += 1) column[i] = distinct[at[i]];
+    return column;
+  };
+  const unpacked = (all, parameter) => all.map((each) => ({
+    ...each, parameter, column: column(each),
+    distinct: each.values.filter((value) => value !== null),
+  }));
+  const parameters = unpacked(of.parameters, true);
+  const figures = unpacked(of.figures, false);
+  const figure = (name) => figures.find((each) => each.name === name);
+
+  // Numbers of the rules keep all their digits; figures are read, not typed.
+  const text = (what, value) => {
+    if (Number.isNaN(value)) return "–";
+    if (what.parameter) return String(value);
+    if (what.kind === "s") return lasting(value * 1000);
+    return what.kind === "share" ? percent(value) : number(value);
+  };
+  const marks = { able: index(of.able), front: index(of.front), accepted: index(of.accepted) };
+  const setting = column(of.setting);
+  const origin = index(of.origin), reason = index(of.reason);
+
+  // Best first: the chosen one, then by the objectives; what misses a requirement, or was refused, last.
+  const aims = of.objectives.map(([name, largest]) => [figure(name).column, largest ? -1 : 1]);
+  const before = (a, b) => {
+    if (a === of.best || b === of.best) return a === of.best ? -1 : 1;
+    const kind = marks.accepted[b] - marks.accepted[a] || marks.able[b] - marks.able[a];
+    if (kind) return kind;
+    for (const [values, sign] of aims) {
+      const x = values[a], y = values[b];
+      if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;
+      if (x !== y && !Number.isNaN(x)) return sign * (x - y);
+    }
+    return a - b;
+  };
+  const ranked = Array.from({ length: n }, (_, i) => i).sort((a, b) => (a === b ? 0 : before(a, b)));
+  const rank = new Uint32Array(n);
+  ranked.forEach((row, place) => { rank[row] = place; });
+
+  const bestWord = of.chosen ? "chosen" : "nearest";
+  const names = (row) => [
+    row === of.given ? "given rules" : "", row === of.best ? bestWord : "",
+    marks.front[row] ? "front" : "", marks.accepted[row] ? "" : "refused",
+    marks.accepted[row] && !marks.able[row] ? "misses a requirement" : "",
+  ].filter(Boolean);
+
+  let picked = of.best;
+  const listeners = [];
+  const pick = (row) => {
+    picked = row;
+    for (const told of listeners) told(row);
+  };
+  return {
+    of, n, parameters, figures, figure, text, marks, setting, ranked, rank, names, pick, bestWord,
+    picked: () => picked, onPick: (told) => listeners.push(told),
+    origin: (row) => of.origins[origin[row]], reason: (row) => of.reasons[reason[row]],
+  };
+})();
