@@ -66,6 +66,10 @@ const study = (() => {
     marks.accepted[row] && !marks.able[row] ? "misses a requirement" : "",
   ].filter(Boolean);
 
+  // A name may break after its dots and underscores, and nowhere else.
+  const broken = (name) => name.split(/(?<=[._])/).flatMap((part, i) =>
+    (i ? [document.createElement("wbr"), part] : [part]));
+
   let picked = of.best;
   const listeners = [];
   const pick = (row) => {
@@ -73,7 +77,7 @@ const study = (() => {
     for (const told of listeners) told(row);
   };
   return {
-    of, n, parameters, figures, figure, text, marks, setting, ranked, rank, names, pick, bestWord,
+    of, n, parameters, figures, figure, text, marks, setting, ranked, rank, names, broken, pick, bestWord,
     picked: () => picked, onPick: (told) => listeners.push(told),
     origin: (row) => of.origins[origin[row]], reason: (row) => of.reasons[reason[row]],
   };

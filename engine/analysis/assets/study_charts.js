@@ -68,7 +68,7 @@
     requestAnimationFrame(() => following.circle());
     return {
       aria: { enabled: false },
-      grid: { left: narrow() ? 58 : 74, right: 26, top: narrow() ? 58 : 40, bottom: 48 },
+      grid: { left: narrow() ? 58 : 74, right: 26, top: narrow() ? 74 : 56, bottom: 48 },
       legend: { top: 0, left: 0, itemWidth: 14, itemHeight: 11, selectedMode: false, textStyle: { color: c.soft },
         data: [
           { name: "settings", icon: "circle" },
@@ -134,7 +134,7 @@
     title.textContent = `Setting ${setting[i]}${called ? `: ${called}` : ""}`;
     const line = (what) => {
       const base = what.column[of.given];
-      return element("tr", {}, element("th", { scope: "row", title: what.words || "" }, what.name,
+      return element("tr", {}, element("th", { scope: "row", title: what.words || "" }, ...study.broken(what.name),
         ...(what.unit ? [element("span", { class: "unit" }, ` ${what.unit}`)] : [])),
       ...sides.map(([, at]) => element("td", { class: `n${Object.is(what.column[at], base) ? "" : " moved"}` },
         text(what, what.column[at]))));
@@ -156,7 +156,7 @@
   // --- what each parameter did ---
   const figureOf = byId("figure");
   fill(figureOf, wanted[0]);
-  const MOST_VALUES = 12, BINS = 8;
+  const MOST_VALUES = 25, BINS = 8;
   const quantile = (sorted, part) => {
     const at = part * (sorted.length - 1), low = Math.floor(at);
     return sorted[low] + (at - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
@@ -205,7 +205,7 @@
       const best = groups.length ? groups.reduce((a, b) => (up.better * (b.middle - a.middle) > 0 ? b : a)) : null;
       const span = best && (best.from === best.to ? text(what, best.from) : `${text(what, best.from)} to ${text(what, best.to)}`);
       const differ = best && up.better && groups.some((g) => g.middle !== best.middle);
-      each.caption.replaceChildren(element("b", {}, what.name), ...(what.unit ? [` ${what.unit}`] : []),
+      each.caption.replaceChildren(element("b", {}, ...study.broken(what.name)), ...(what.unit ? [` ${what.unit}`] : []),
         element("span", { class: "sub" }, [
           Number.isNaN(share) ? "too few settings to tell" : `${+(100 * share).toFixed(0)} % of the spread goes with it`,
           differ ? `best median ${text(up, best.middle)} at ${span}` : groups.length > 1 ? "medians are alike" : "",
@@ -230,7 +230,8 @@
       requestAnimationFrame(() => mine.circle());
       return {
         grid: { left: 52, right: 14, top: 14, bottom: 24 },
-        xAxis: cloud.axis(what, { type: logarithmic(what) ? "log" : "value", splitLine: { show: false },
+        xAxis: cloud.axis(what, { ...(logarithmic(what) ? { type: "log", min: what.distinct[0], max: what.distinct[what.distinct.length - 1] } : {}),
+          splitLine: { show: false },
           axisLabel: { color: c.soft, fontSize: 11, hideOverlap: true, formatter: (value) => String(+value.toPrecision(6)) } }),
         yAxis: cloud.axis(up, { splitNumber: 3 }),
         series: [

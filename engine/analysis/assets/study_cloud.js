@@ -112,7 +112,7 @@ const cloud = (() => {
   const axis = (what, extra) => {
     const c = colours();
     return {
-      type: "value", scale: true,
+      type: "value", scale: true, minInterval: what.distinct.every(Number.isInteger) ? 1 : undefined,
       axisLine: { show: true, lineStyle: { color: c.line } }, axisTick: { lineStyle: { color: c.line } },
       splitLine: { lineStyle: { color: c.line, opacity: 0.6 } },
       axisLabel: { color: c.soft, fontSize: 11, hideOverlap: true,

@@ -89,7 +89,7 @@
     show();
   };
   const head = (name, title, words, kindOf) => {
-    const button = element("button", { type: "button", title: words }, title);
+    const button = element("button", { type: "button", title: words }, ...study.broken(title));
     button.addEventListener("click", () => {
       if (order === name) descending = !descending;
       else descending = all.has(name) && all.get(name).better === 1;

@@ -107,7 +107,7 @@ def _refuse_beside(study: Path, given: Mapping[str, object]) -> None:
     if needless:
         raise typer.BadParameter(
             f"{', '.join(needless)}: {study} holds a study, whose report takes only -o, "
-            "--title and --json; for the report of a history give --catalog, --rules and its readings"
+            "--title and --json; for that of a history give --catalog, --rules and its readings"
         )
 
 

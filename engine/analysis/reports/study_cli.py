@@ -40,7 +40,7 @@ def summary(report: StudyReport, output: Path) -> dict[str, Any]:
         "shown": report.n_shown,
         "refused": told.n - int(told.accepted.sum()),
         "feasible": int(told.able.sum()),
-        "front": int(told.front.sum()),
+        "front": told.n_front,
         "chosen": told.chosen,
         "nearest": told.best if told.chosen is None else None,
         "interrupted": told.interrupted,
@@ -63,9 +63,7 @@ def _show(report: StudyReport, output: Path) -> None:
     grid.add_column(overflow="fold")
     n_refused = told.n - int(told.accepted.sum())
     refused = f", {n_refused:,} more refused" if n_refused else ""
-    grid.add_row(
-        "settings", f"{told.n - n_refused:,}{refused}, {int(told.front.sum()):,} on the front"
-    )
+    grid.add_row("settings", f"{told.n - n_refused:,}{refused}; {told.front_words}")
     grid.add_row(mark(told), f"setting {told.best}")
     console.print(grid)
     table = Table(box=None, padding=(0, 2), pad_edge=False)

@@ -17,7 +17,6 @@ from engine.analysis.reports.study_words import (
     figure_text,
     kind_of,
     number,
-    parts_of,
     shown_first,
     words_of,
 )
@@ -30,7 +29,6 @@ _CHOICES = {
     "order": "the best by the first objective, then by the next",
     "balance": "the nearest to the best of every objective",
 }
-_ORIGINS = {"baseline": "the given rules", "reverted": "the best without one of its changes"}
 _SENSES = {"found": "Found", "missed": "Missed", "delay_median_s": "Median delay",
            "delay_worst_s": "Worst delay", "false": "False alarms"}  # fmt: skip
 
@@ -90,10 +88,9 @@ def _truth(told: Told) -> str:
 def _search(told: Told) -> str:
     search = told.asked["search"]
     seed = f", seed {search['seed']}" if "seed" in search else ""
-    origins = {name: told.origin.count(name) for name in dict.fromkeys(told.origin)}
-    beside = [f"{n:,} {_ORIGINS[name]}" for name, n in origins.items()
-              if name == "reverted"]  # fmt: skip
-    return f"{search['method']}{seed}" + "".join(f"; {each}" for each in beside)
+    n = told.origin.count("reverted")
+    beside = f"; {n:,} around the best: without a change, or rounder" if n else ""
+    return f"{search['method']}{seed}{beside}"
 
 
 def _required(told: Told) -> str:
@@ -107,7 +104,7 @@ def outcome(told: Told) -> str:
     """Return in a sentence which setting is best, and the tiles that compare it with the rules."""
     best = told.best
     if told.chosen is not None:
-        words = f"Setting {best} was chosen, {told.said['chosen']['reason']}."
+        words = f"Setting {best} was chosen: {told.said['chosen']['reason']}."
         if not told.changes:
             words = f"Nothing was to be changed: {told.said['chosen']['reason']}."
         kind = ""
@@ -137,10 +134,10 @@ def _tiles(told: Told) -> str:
     asked = list(told.aim.metrics())
     beside = [name for name in shown_first(told) if name not in asked]
     parts = f'<h2 class="minor">What was asked for: given rules → {esc(mark(told))}</h2>'
-    parts += f'<div class="tiles targets">{"".join(_tile(told, name) for name in asked)}</div>'
+    parts += f'<div class="tiles compared">{"".join(_tile(told, name) for name in asked)}</div>'
     if beside:
         tiles = "".join(_tile(told, name) for name in beside)
-        parts += f'<h2 class="minor">Beside it</h2><div class="tiles targets">{tiles}</div>'
+        parts += f'<h2 class="minor">Beside it</h2><div class="tiles compared">{tiles}</div>'
     return parts
 
 
@@ -172,7 +169,7 @@ def _verdict(told: Told, name: str, old: float, new: float) -> tuple[str, str]:
     if kind_of(name) == "share":
         text = f"{100 * abs(change):.3g} points"
     elif old:
-        text += f" ({100 * abs(change) / abs(old):.3g} %)"
+        text += f" ({100 * abs(change) / abs(old):.3g}\u00a0%)"
     signed = f"{'+' if change > 0 else '−'}{text}"
     way = better(told, name)
     if way == NEITHER:
@@ -229,8 +226,7 @@ def _step(told: Told, name: str, best: int) -> str:
 
 def tradeoff(told: Told) -> str:
     """Return the chart of the settings by two figures, and what is told of the picked one."""
-    n = int(told.front.sum())
-    words = f"{told.n:,} settings by two of their figures; {n:,} are on the front."
+    words = f"{told.n:,} settings by two of their figures: {told.front_words}."
     note = (
         "A point is a setting; a greater one stands for several. The front has the settings that "
         "no other betters in every objective: by two of the figures alone it may look otherwise. "
@@ -276,12 +272,9 @@ def parameters(told: Told) -> str:
     )
     charts = card("What each parameter did", pickers + f'<div class="multiples">{multiples}</div>',
                   note=esc(note), kind="wide")  # fmt: skip
-    return charts + card("Values", _values(told), note=esc(_values_note(told)), kind="wide")
-
-
-def _values_note(told: Told) -> str:
-    n = int(told.front.sum())
-    return f"On the front: of its {n:,} setting{'s' * (n != 1)}."
+    return charts + card(
+        "Values", _values(told), note=esc(f"Of the settings, {told.front_words}."), kind="wide"
+    )
 
 
 def _values(told: Told) -> str:
@@ -357,8 +350,3 @@ def _told_once(changes: list[Change]) -> Iterator[tuple[Change, str]]:
     for each in changes:
         yield each, "for the same" if each.why == before and each.why else each.why
         before = each.why
-
-
-def figures_by_name(told: Told) -> list[str]:
-    """Return the figures' names as a reader seeks them: those of no level, then level by level."""
-    return sorted(told.figures, key=lambda name: parts_of(name)[1])

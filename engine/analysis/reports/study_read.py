@@ -97,6 +97,18 @@ class Told:
         return found
 
     @cached_property
+    def n_front(self) -> int:
+        """How many settings are on the front, those with the same figures once."""
+        return len(np.unique(self.costs[self.front], axis=0))
+
+    @property
+    def front_words(self) -> str:
+        """How many are on the front, in words."""
+        alike = int(self.front.sum()) - self.n_front
+        others = f", and {alike:,} with the same figures" if alike else ""
+        return f"{self.n_front:,} on the front{others}"
+
+    @cached_property
     def order(self) -> list[int]:
         """Settings, the best first: the chosen one, then by the objectives, refused ones last."""
         order: list[int] = best_first(self.costs, ~self.front).tolist()
