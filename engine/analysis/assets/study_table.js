@@ -26,10 +26,10 @@
   const aims = [...of.objectives, ...of.requirements].map(([name]) => figure(name));
   const columns = () => {
     const wanted = every.checked ? figures : [
-      ...aims, ...(of.truth ? OF_LEVEL.map((base) => figure(`${base}_${level.value}`)) : []),
+      ...(of.truth ? OF_LEVEL.map((base) => figure(`${base}_${level.value}`)) : []),
       ...of.first.filter((name) => !LEVELS.slice(1).some((each) => name.endsWith(`_${each}`))).map(figure),
     ];
-    return [...parameters, ...new Set(wanted.filter(Boolean))];
+    return [...new Set([...aims, ...parameters, ...wanted.filter(Boolean)])];
   };
   const keyOf = (what) => `${what.parameter ? "p" : "f"}:${what.name}`;
   const all = new Map([...parameters, ...figures].map((each) => [keyOf(each), each]));

@@ -286,7 +286,7 @@ def _values(told: Told) -> str:
         unit = f'<span class="sub">{esc(units[name])}</span>' if units.get(name) else ""
         rows.append(
             (
-                f"{esc(name)}{unit}",
+                f"{_breaking(name)}{unit}",
                 _range(column[told.accepted]),
                 exact(old),
                 best,
@@ -331,7 +331,7 @@ def _changes(told: Told) -> str:
     shown = told.changes[:MOST_CHANGES]
     rows = [
         (
-            f"<code>{esc(each.key)}</code>",
+            f"<code>{_breaking(each.key)}</code>",
             f"{DASH if each.old is None else exact(each.old)}",
             f"<b>{exact(each.new)}</b>{f' {esc(each.unit)}' if each.unit else ''}",
             esc(why),
@@ -342,6 +342,11 @@ def _changes(told: Told) -> str:
     more = len(told.changes) - len(shown)
     rest = f'<p class="note">{more:,} more are in the file.</p>' if more > 0 else ""
     return table(heads, rows, caption="Keys that change", kind="changes") + rest
+
+
+def _breaking(name: str) -> str:
+    """Return a name that may break after its dots and underscores."""
+    return esc(name).replace(".", ".<wbr>").replace("_", "_<wbr>")
 
 
 def _told_once(changes: list[Change]) -> Iterator[tuple[Change, str]]:
