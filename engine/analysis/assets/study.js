@@ -16,17 +16,23 @@ const study = (() => {
     }
     return found;
   };
-  const column = (packed) => {
+  const DIGITS = 6; // as the page's maker rounds
+  const narrow = (text) => {
+    const raw = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    const view = new DataView(raw.buffer);
+    return Float64Array.from({ length: n }, (_, i) => +view.getFloat32(4 * i, true).toPrecision(DIGITS));
+  };
+  const columnOf = (packed) => {
+    if (packed.float32 !== undefined) return narrow(packed.float32);
     const at = index(packed.at);
     const distinct = packed.values.map((value) => (value === null ? NaN : value));
-    const column = new Float64Array(n);
-    for (let i = 0; i < n; i += 1) column[i] = distinct[at[i]];
-    return column;
+    return Float64Array.from(at, (place) => distinct[place]);
   };
-  const unpacked = (all, parameter) => all.map((each) => ({
-    ...each, parameter, column: column(each),
-    distinct: each.values.filter((value) => value !== null),
-  }));
+  const unpacked = (all, parameter) => all.map((each) => {
+    const column = columnOf(each);
+    const distinct = [...new Set(column)].filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
+    return { ...each, parameter, column, distinct };
+  });
   const parameters = unpacked(of.parameters, true);
   const figures = unpacked(of.figures, false);
   const figure = (name) => figures.find((each) => each.name === name);
@@ -39,7 +45,7 @@ const study = (() => {
     return what.kind === "share" ? percent(value) : number(value);
   };
   const marks = { able: index(of.able), front: index(of.front), accepted: index(of.accepted) };
-  const setting = column(of.setting);
+  const setting = columnOf(of.setting);
   const origin = index(of.origin), reason = index(of.reason);
 
   // Best first: the chosen one, then by the objectives; what misses a requirement, or was refused, last.

@@ -37,29 +37,27 @@ def head(told: Told) -> str:
     """Return what was asked."""
     asked = told.asked
     refused = told.n - int(told.accepted.sum())
-    readings = {str(name): int(n) for name, n in asked["readings"].items()}
-    measured = asked["measured"]
     cells = [
-        ("Rules", f"{esc(told.rules_name)} {_digest(asked['rules'])}"),
-        ("Catalog", _digest(asked["catalog"])),
-        ("Space", f"{_digest(asked['space'])} of {len(told.parameters):,} parameters"),
-        ("Readings", esc(_files(readings))),
-        ("Time", esc(_span(asked["span"]))),
+        ("Rules", f"{esc(told.rules_name)} {_digest(asked.rules)}"),
+        ("Catalog", _digest(asked.catalog)),
+        ("Space", f"{_digest(asked.space)} of {len(told.parameters):,} parameters"),
+        ("Readings", esc(_files(asked.readings))),
+        ("Time", esc(_span(asked.span))),
         ("Truth", esc(_truth(told))),
-        ("Operator", esc(f"each {measured['operators by']}")),
+        ("Operator", esc(f"each {asked.measured.by}")),
         ("Search", esc(_search(told))),
         ("Settings", f"{told.n - refused:,} tried{f', {refused:,} refused' if refused else ''}"),
         ("Objectives", esc(", then ".join(map(str, told.aim.objectives)))),
         ("Required", esc(_required(told))),
-        ("Chosen by", esc(_CHOICES.get(told.said["choose"], told.said["choose"]))),
-        ("Made with", esc(f"Tocsin {asked['tocsin']}")),
+        ("Chosen by", esc(_CHOICES.get(told.said.choose, told.said.choose))),
+        ("Made with", esc(f"Tocsin {asked.tocsin}")),
     ]
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in cells)
     return f'<dl class="facts">{listed}</dl>'
 
 
-def _digest(digest: object) -> str:
-    return f"<code>{esc(str(digest)[:12])}</code>"
+def _digest(digest: str) -> str:
+    return f"<code>{esc(digest[:12])}</code>"
 
 
 def _files(readings: dict[str, int]) -> str:
@@ -68,8 +66,8 @@ def _files(readings: dict[str, int]) -> str:
     return f"{named}{more}, {sum(readings.values()) / 1e6:,.3g} MB"
 
 
-def _span(span: list[int | None]) -> str:
-    if span == [None, None]:
+def _span(span: tuple[int | None, int | None]) -> str:
+    if span == (None, None):
         return "all of the readings"
     since, until = (DASH if ms is None else f"{ms / 1000:.15g} s" for ms in span)
     return f"epoch {since} to {until}"
@@ -79,18 +77,21 @@ def _truth(told: Told) -> str:
     if not told.has_truth:
         return "none: nobody knows what these settings would miss"
     n = told.figures["incidents"][0]
-    measured = told.asked["measured"]
-    slack = [f"{name} {measured[key]:g} s" for name, key in (("lead", "lead_s"),
-             ("grace", "grace_s")) if measured[key]]  # fmt: skip
+    measured = told.asked.measured
+    slack = [
+        f"{name} {seconds:g} s"
+        for name, seconds in (("lead", measured.lead_s), ("grace", measured.grace_s))
+        if seconds
+    ]
     return ", ".join([f"{number(float(n))} incidents", *slack])
 
 
 def _search(told: Told) -> str:
-    search = told.asked["search"]
-    seed = f", seed {search['seed']}" if "seed" in search else ""
+    search = told.asked.search
+    seed = "" if search.seed is None else f", seed {search.seed}"
     n = told.origin.count("reverted")
     beside = f"; {n:,} around the best: without a change, or rounder" if n else ""
-    return f"{search['method']}{seed}{beside}"
+    return f"{search.method}{seed}{beside}"
 
 
 def _required(told: Told) -> str:
@@ -103,10 +104,11 @@ def _required(told: Told) -> str:
 def outcome(told: Told) -> str:
     """Return in a sentence which setting is best, and the tiles that compare it with the rules."""
     best = told.best
-    if told.chosen is not None:
-        words = f"Setting {best} was chosen: {told.said['chosen']['reason']}."
+    chosen = told.said.chosen
+    if chosen is not None:
+        words = f"Setting {best} was chosen: {chosen.reason}."
         if not told.changes:
-            words = f"Nothing was to be changed: {told.said['chosen']['reason']}."
+            words = f"Nothing is to be changed: {chosen.reason}."
         kind = ""
     elif told.interrupted:
         words = (
@@ -119,7 +121,7 @@ def outcome(told: Told) -> str:
         words = f"No setting keeps to what is required. Setting {best} comes nearest; it misses "
         words += f"{unmet}."
         kind = " warn"
-    notes = "".join(f'<p class="note">{esc(each)}</p>' for each in told.said.get("notes", []))
+    notes = "".join(f'<p class="note">{esc(each)}</p>' for each in told.said.notes)
     return f'<p class="outcome{kind}">{esc(words)}</p>{notes}{_tiles(told)}'
 
 
@@ -183,11 +185,11 @@ def _verdict(told: Told, name: str, old: float, new: float) -> tuple[str, str]:
 
 def refused(told: Told) -> str:
     """Return why settings were refused."""
-    reasons = told.reasons()
-    if not reasons:
+    found = told.said.refused
+    if not found:
         return ""
-    rows = [(f"{n:,}", esc(reason)) for n, reason in reasons[:MOST_REASONS]]
-    more = len(reasons) - MOST_REASONS
+    rows = [(f"{each.settings:,}", esc(each.reason)) for each in found[:MOST_REASONS]]
+    more = len(found) - MOST_REASONS
     rest = f'<p class="note">{more:,} more keys are not listed.</p>' if more > 0 else ""
     note = "The rules, or a sensor’s own limits, refuse them: they were not tried."
     listed = table([("Settings", "n"), ("The first reason at a key", "")], rows,
@@ -309,7 +311,8 @@ def _range(column: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
 
 def rules(told: Told) -> str:
     """Return what the chosen rules change, why, and their file."""
-    if told.chosen is None:
+    chosen = told.said.chosen
+    if chosen is None:
         words = "No rules were chosen, so there are none to show."
         return card("The chosen rules", nothing(words), kind="wide")
     if not told.changes:
@@ -323,7 +326,7 @@ def rules(told: Told) -> str:
             '<details class="file"><summary>The file</summary>'
             f'<pre tabindex="0" id="rules-text">{esc(text)}</pre></details>'
         )
-    note = esc(f"Digest {told.said['chosen']['digest']}; its alerts carry it.")
+    note = esc(f"Digest {chosen.digest}; its alerts carry it.")
     return card("The chosen rules", body, note=note, kind="wide")
 
 

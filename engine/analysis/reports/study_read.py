@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from engine.analysis.objective import Aim, best_first, front
 from engine.analysis.study_folder import RULES, SETTINGS, STUDY, Folder
-from engine.errors import InputError
+from engine.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,8 +25,7 @@ _BETWEEN = ("digest", "refused")
 _BEHIND = ("feasible", "front", "chosen")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Change:
+class Change(BaseModel):
     """A number of the rules that the chosen setting makes another; None: it had none."""
 
     key: str
@@ -35,13 +35,71 @@ class Change:
     why: str
 
 
+class Chosen(BaseModel):
+    """The chosen setting."""
+
+    setting: int
+    digest: str
+    reason: str
+    changes: list[Change]
+
+
+class Measured(BaseModel):
+    """What decided the figures."""
+
+    lead_s: float
+    grace_s: float
+    by: str = Field(alias="operators by")
+
+
+class Search(BaseModel):
+    """How settings were proposed."""
+
+    method: str
+    seed: int | None = None
+
+
+class Asked(BaseModel):
+    """What was asked: digests and options."""
+
+    tocsin: str
+    catalog: str
+    rules: str
+    space: str
+    readings: dict[str, int]
+    span: tuple[int | None, int | None]
+    search: Search
+    measured: Measured
+
+
+class Refusal(BaseModel):
+    """Why settings were refused: the key, how many, and one whole reason."""
+
+    key: str
+    settings: int
+    reason: str
+
+
+class Said(BaseModel):
+    """What study.json says, as far as a report tells it."""
+
+    asked: Asked
+    objectives: list[str] = Field(min_length=1)
+    requirements: list[str]
+    choose: str
+    interrupted: bool
+    refused: list[Refusal]
+    chosen: Chosen | None
+    nearest: int | None = None
+    notes: list[str] = []
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Told:
     """A study that was read from its folder; the given rules are setting 0."""
 
     folder: Path
-    said: dict[str, Any]
-    """What study.json says."""
+    said: Said
     aim: Aim
     parameters: list[str]
     values: list[Array]
@@ -50,8 +108,6 @@ class Told:
     """Of each figure that is a number, (N,) float64; NaN where there is none"""
     origin: list[str]
     refused: list[str | None]
-    chosen: int | None
-    changes: list[Change]
     rules_text: str | None
     """The chosen rules as a file."""
 
@@ -61,15 +117,24 @@ class Told:
         return len(self.origin)
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What was asked: digests and options."""
-        asked: dict[str, Any] = self.said["asked"]
-        return asked
+    def asked(self) -> Asked:
+        """What was asked."""
+        return self.said.asked
 
     @property
     def interrupted(self) -> bool:
         """Whether it was not all tried."""
-        return bool(self.said["interrupted"])
+        return self.said.interrupted
+
+    @property
+    def chosen(self) -> int | None:
+        """The chosen setting; None if there is none."""
+        return None if self.said.chosen is None else self.said.chosen.setting
+
+    @property
+    def changes(self) -> list[Change]:
+        """What the chosen setting changes."""
+        return [] if self.said.chosen is None else self.said.chosen.changes
 
     @cached_property
     def accepted(self) -> Array:
@@ -111,11 +176,20 @@ class Told:
     @cached_property
     def order(self) -> list[int]:
         """Settings, the best first: the chosen one, then by the objectives, refused ones last."""
-        order: list[int] = best_first(self.costs, ~self.front).tolist()
-        if self.chosen is not None:
-            order.remove(self.chosen)
-            order.insert(0, self.chosen)
+        order: list[int] = best_first(self.costs, ~self.front, self._n_changed).tolist()
+        told = self.said.nearest if self.chosen is None else self.chosen
+        if told is not None:
+            order.remove(told)
+            order.insert(0, told)
         return order
+
+    @property
+    def _n_changed(self) -> Array:
+        """(N,) int64, parameters that are not as given."""
+        columns = np.array(self.values)
+        alike = (columns == columns[:, :1]) | (np.isnan(columns) & np.isnan(columns[:, :1]))
+        changed: Array = np.count_nonzero(~alike, axis=0)
+        return changed
 
     @property
     def best(self) -> int:
@@ -137,10 +211,6 @@ class Told:
         """The level that the aim speaks of; yellow where it names none."""
         named = (metric.rpartition("_")[2] for metric in self.aim.metrics())
         return next((each for each in named if each in self.levels), "yellow")
-
-    def reasons(self) -> list[tuple[int, str]]:
-        """Return why settings were refused: how many of a key, and one whole reason."""
-        return [(int(each["settings"]), str(each["reason"])) for each in self.said["refused"]]
 
     def unmet(self, row: int) -> Iterator[str]:
         """Yield the requirements that a setting misses."""
@@ -181,12 +251,12 @@ def read_study(path: Path) -> Told:
             "`tocsin tune` goes on with it"
         )
     try:
-        return _told(path, said, table)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return _told(path, Said.model_validate(said), table)
+    except (SettingsError, KeyError, ValueError) as error:
         raise InputError(f"{path}: {STUDY} and {SETTINGS} are not those of one study") from error
 
 
-def _told(path: Path, said: dict[str, Any], table: pa.Table) -> Told:
+def _told(path: Path, said: Said, table: pa.Table) -> Told:
     import pyarrow as pa
 
     names: list[str] = table.column_names
@@ -203,15 +273,12 @@ def _told(path: Path, said: dict[str, Any], table: pa.Table) -> Told:
         if field.name not in _BEHIND
         and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
     }
-    aim = Aim.parse(map(str, said["objectives"]), map(str, said["requirements"]))
-    if not aim.objectives or not set(aim.metrics()) <= set(figures):
+    aim = Aim.parse(said.objectives, said.requirements)
+    if not set(aim.metrics()) <= set(figures):
         raise ValueError(aim)
-    for key in ("asked", "search", "refused", "interrupted", "choose", "settings"):
-        said[key]
-    chosen = said["chosen"]
-    row = None if chosen is None else int(chosen["setting"])
-    if row is not None and not 0 <= row < table.num_rows:
-        raise ValueError(row)
+    for row in (said.nearest, None if said.chosen is None else said.chosen.setting):
+        if row is not None and not 0 <= row < table.num_rows:
+            raise ValueError(row)
     return Told(
         folder=path,
         said=said,
@@ -221,9 +288,7 @@ def _told(path: Path, said: dict[str, Any], table: pa.Table) -> Told:
         figures=figures,
         origin=table["origin"].to_pylist(),
         refused=table["refused"].to_pylist(),
-        chosen=row,
-        changes=[] if chosen is None else [_change(each) for each in chosen["changes"]],
-        rules_text=_text(path / RULES) if chosen is not None else None,
+        rules_text=None if said.chosen is None else _text(path / RULES),
     )
 
 
@@ -233,17 +298,6 @@ def _numbers(column: pa.ChunkedArray) -> Array:
     numbers = column.cast(pa.float64()).combine_chunks().fill_null(float("nan"))
     found: Array = numbers.to_numpy(zero_copy_only=False)
     return found
-
-
-def _change(each: dict[str, Any]) -> Change:
-    old = each["old"]
-    return Change(
-        key=str(each["key"]),
-        old=None if old is None else float(old),
-        new=float(each["new"]),
-        unit=str(each["unit"]),
-        why=str(each["why"]),
-    )
 
 
 def _text(path: Path) -> str | None:

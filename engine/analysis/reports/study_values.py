@@ -15,7 +15,8 @@ from kernels.layout import LEVEL_NAMES
 Array = np.ndarray[Any, Any]
 MOST_BYTES = 4_000_000
 """Of all columns; more settings than fit are left to the study's own table."""
-_DIGITS = 6
+DIGITS = 6
+"""Of a figure; float32 keeps as many."""
 
 
 def values(told: Told, rows: list[int]) -> dict[str, Any]:
@@ -98,24 +99,34 @@ def _some(told: Told, n: int) -> list[int]:
 
 
 def _packed(column: Array, *, exact: bool = False) -> dict[str, Any]:
-    """Return a column as its distinct values, ascending, and which of them each row has."""
-    whole = bool((column == np.floor(column))[~np.isnan(column)].all())
-    if not whole and not exact:
-        column = _rounded(column)
+    """Return a column as its distinct values, ascending, and which of them each row has.
+
+    Where that is shorter, and nothing is lost, as float32, to be read to so many digits. Figures
+    are rounded to those; parameters are `exact`.
+    """
     distinct, index = np.unique(column, return_inverse=True)
+    whole = bool((distinct == np.floor(distinct))[~np.isnan(distinct)].all())
+    rounded = np.array([float(f"{value:.{DIGITS}g}") for value in distinct.tolist()])
+    if not whole and not exact:
+        distinct, again = np.unique(rounded, return_inverse=True)
+        rounded, index = distinct, again[index]
     numbers = [None if value != value else int(value) if whole else value
                for value in distinct.tolist()]  # fmt: skip
-    return {"values": numbers, "at": _index(index)}
+    packed = {"values": numbers, "at": _index(index)}
+    narrow = distinct.astype("<f4")
+    if np.array_equal(rounded, distinct, equal_nan=True) and _survives(narrow, distinct):
+        plain = {"float32": b64encode(narrow[index].tobytes()).decode()}
+        if len(plain["float32"]) < len(inert(packed)):
+            return plain
+    return packed
 
 
-def _rounded(column: Array) -> Array:
-    """Return numbers with no more digits than anybody reads."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        power = np.where(column == 0, 0, np.floor(np.log10(np.abs(column))))
-    power = np.where(np.isfinite(power), power, 0)
-    scale = 10.0 ** (_DIGITS - 1 - power)
-    # divided where that is exact: 0.1 is 1 / 10, and not 1 × 0.1
-    return np.where(np.isfinite(column), np.round(column * scale) / scale, column)
+def _survives(narrow: Array, distinct: Array) -> bool:
+    """Tell whether numbers of so many digits are read again from float32: not tiny or huge ones."""
+    return all(
+        value != value or float(f"{kept:.{DIGITS}g}") == value
+        for kept, value in zip(narrow.astype(np.float64).tolist(), distinct.tolist(), strict=True)
+    )
 
 
 def _index(index: Array) -> dict[str, Any]:
