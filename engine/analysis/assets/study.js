@@ -65,7 +65,7 @@ const study = (() => {
   const rank = new Uint32Array(n);
   ranked.forEach((row, place) => { rank[row] = place; });
 
-  const bestWord = of.chosen ? "chosen" : "nearest";
+  const bestWord = of.mark;
   const names = (row) => [
     row === of.given ? "given rules" : "", row === of.best ? bestWord : "",
     marks.front[row] ? "front" : "", marks.accepted[row] ? "" : "refused",

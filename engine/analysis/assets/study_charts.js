@@ -207,14 +207,16 @@
       const differ = best && up.better && groups.some((g) => g.middle !== best.middle);
       each.caption.replaceChildren(element("b", {}, ...study.broken(what.name)), ...(what.unit ? [` ${what.unit}`] : []),
         element("span", { class: "sub" }, [
-          Number.isNaN(share) ? "too few settings to tell" : `${+(100 * share).toFixed(0)} % of the spread goes with it`,
-          differ ? `best median ${text(up, best.middle)} at ${span}` : groups.length > 1 ? "medians are alike" : "",
+          Number.isNaN(share) ? "too few settings to tell" : share < 0.005 ? "none of the spread goes with it"
+            : `${(100 * share).toFixed(0)} % of the spread goes with it`,
+          share < 0.005 ? "" : differ ? `best median ${text(up, best.middle)} at ${span}` : groups.length > 1 ? "medians are alike" : "",
         ].filter(Boolean).join("; ")));
     });
   };
   const logarithmic = (what) => {
     const [low, high] = [what.distinct[0], what.distinct[what.distinct.length - 1]];
-    return low > 0 && high / low >= 20;
+    const middle = what.distinct[what.distinct.length >> 1];
+    return low > 0 && high / low >= 20 && middle - low < 0.3 * (high - low);
   };
   for (let k = 0; byId(`multiple-${k}`); k += 1) {
     const place = byId(`multiple-${k}`);

@@ -70,7 +70,8 @@ const cloud = (() => {
       tip.hidden = false;
       const room = around.clientWidth, width = tip.offsetWidth;
       tip.style.left = `${Math.max(0, Math.min(place.px + 14, room - width))}px`;
-      tip.style.top = `${Math.max(0, place.py - tip.offsetHeight - 12)}px`;
+      const above = place.py - tip.offsetHeight - 12;
+      tip.style.top = `${above < 0 ? place.py + 16 : above}px`;
     };
     const at = (event) => {
       const edge = box.getBoundingClientRect();
@@ -109,9 +110,14 @@ const cloud = (() => {
     const called = study.names(first).join(", ");
     return `<b>Setting ${study.setting[first]}${rest}</b>${called ? `<div class="tip"><span>${esc(called)}</span></div>` : ""}`;
   };
+  // Steps of time are those of a clock.
+  const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
   const axis = (what, extra) => {
     const c = colours();
+    const span = what.distinct.length ? what.distinct[what.distinct.length - 1] - what.distinct[0] : 0;
+    const step = what.kind === "s" && span > 5 ? STEPS.find((each) => span / each <= 5) : undefined;
     return {
+      ...(step ? { interval: step, min: ({ min }) => Math.floor(min / step) * step, max: ({ max }) => Math.ceil(max / step) * step } : {}),
       type: "value", scale: true, minInterval: what.distinct.every(Number.isInteger) ? 1 : undefined,
       axisLine: { show: true, lineStyle: { color: c.line } }, axisTick: { lineStyle: { color: c.line } },
       splitLine: { lineStyle: { color: c.line, opacity: 0.6 } },

@@ -100,7 +100,7 @@
     return element("th", { scope: "col", class: kindOf, "data-key": name,
       "aria-sort": order === name ? (descending ? "descending" : "ascending") : "none" }, button);
   };
-  const MARKS = [["given rules", "▲"], ["chosen", "■"], ["nearest", "■"], ["front", "◆"], ["refused", "✗"], ["misses a requirement", "×"]];
+  const MARKS = [["given rules", "▲"], ["chosen", "■"], ["nearest", "■"], ["best so far", "■"], ["front", "◆"], ["refused", "✗"], ["misses a requirement", "×"]];
   const line = (i, shown) => {
     const pick = element("button", { type: "button", class: "link", "data-pick": i }, `#${setting[i]}`);
     const called = names(i).map((name) => `${(MARKS.find(([each]) => each === name) || ["", ""])[1]} ${name}`);

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from engine.analysis.reports.report import write_report
 from engine.analysis.reports.study import StudyReport, study_report_of
-from engine.analysis.reports.study_parts import mark
 from engine.analysis.reports.study_words import figure_text, shown_first
 
 
@@ -45,7 +44,7 @@ def summary(report: StudyReport, output: Path) -> dict[str, Any]:
         "nearest": told.best if told.chosen is None else None,
         "interrupted": told.interrupted,
         "figures": {
-            name: {"given": _plain(column[0]), mark(told): _plain(column[told.best])}
+            name: {"given": _plain(column[0]), told.mark: _plain(column[told.best])}
             for name, column in told.figures.items()
         },
     }
@@ -64,12 +63,12 @@ def _show(report: StudyReport, output: Path) -> None:
     n_refused = told.n - int(told.accepted.sum())
     refused = f", {n_refused:,} more refused" if n_refused else ""
     grid.add_row("settings", f"{told.n - n_refused:,}{refused}; {told.front_words}")
-    grid.add_row(mark(told), f"setting {told.best}")
+    grid.add_row(told.mark, f"setting {told.best}")
     console.print(grid)
     table = Table(box=None, padding=(0, 2), pad_edge=False)
     table.add_column("figure", overflow="fold")
     table.add_column("given", justify="right", no_wrap=True)
-    table.add_column(mark(told), justify="right", no_wrap=True)
+    table.add_column(told.mark, justify="right", no_wrap=True)
     for name in shown_first(told):
         old, new = (figure_text(name, float(told.figures[name][row])) for row in (0, told.best))
         table.add_row(name, old, new)

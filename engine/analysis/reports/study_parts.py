@@ -125,17 +125,10 @@ def outcome(told: Told) -> str:
     return f'<p class="outcome{kind}">{esc(words)}</p>{notes}{_tiles(told)}'
 
 
-def mark(told: Told) -> str:
-    """Return what the best setting is called."""
-    if told.chosen is not None:
-        return "chosen"
-    return "best so far" if told.interrupted else "nearest"
-
-
 def _tiles(told: Told) -> str:
     asked = list(told.aim.metrics())
     beside = [name for name in shown_first(told) if name not in asked]
-    parts = f'<h2 class="minor">What was asked for: given rules → {esc(mark(told))}</h2>'
+    parts = f'<h2 class="minor">What was asked for: given rules → {esc(told.mark)}</h2>'
     parts += f'<div class="tiles compared">{"".join(_tile(told, name) for name in asked)}</div>'
     if beside:
         tiles = "".join(_tile(told, name) for name in beside)
@@ -213,7 +206,7 @@ def by_level(told: Told) -> str:
                 cells.append(DASH)
         rows.append(cells)
     heads = [("At level", ""), *((words, "n") for words in _SENSES.values())]
-    note = f"Given rules → {mark(told)}; an incident is found when its source comes to the level."
+    note = f"Given rules → {told.mark}; an incident is found when its source comes to the level."
     return card("Against the truth, by level", table(heads, rows, caption="Figures by level"),
                 note=esc(note), kind="wide")  # fmt: skip
 
@@ -296,7 +289,7 @@ def _values(told: Told) -> str:
             )
         )
     heads = [("Parameter", "id"), ("Tried", "n wide-only"), ("Given", "n"),
-             (mark(told).capitalize(), "n"), ("On the front", "n")]  # fmt: skip
+             (told.mark.capitalize(), "n"), ("On the front", "n")]  # fmt: skip
     return table(heads, rows, caption="Values of the parameters")
 
 

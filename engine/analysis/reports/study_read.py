@@ -197,6 +197,13 @@ class Told:
         return self.order[0]
 
     @property
+    def mark(self) -> str:
+        """What the best setting is called."""
+        if self.chosen is not None:
+            return "chosen"
+        return "best so far" if self.interrupted else "nearest"
+
+    @property
     def levels(self) -> list[str]:
         """The levels at which incidents were sought; none without a truth."""
         return [name.removeprefix("missed_") for name in self.figures if name.startswith("missed_")]
@@ -242,7 +249,7 @@ def read_study(path: Path) -> Told:
     if "solve" in said:
         raise InputError(
             f"{path}: was solved for a goal, and has no front to show; report the history under "
-            f"its rules: tocsin report READINGS --catalog FILE --rules {path / RULES}"
+            "the rules in that folder: tocsin report READINGS --catalog FILE --rules FILE"
         )
     table = folder.settings()
     if "objectives" not in said or table is None or not table.num_rows:

@@ -66,7 +66,7 @@ def values(told: Told, rows: list[int]) -> dict[str, Any]:
             "reason": _index(np.array([place[told.refused[row] or ""] for row in rows])),
             "best": rows.index(told.best),
             "given": rows.index(0),
-            "chosen": told.chosen is not None,
+            "mark": told.mark,
         },
     }
 
