@@ -19,6 +19,8 @@ from kernels.layout import PARAMS, WINDOW_PARAMS
 if TYPE_CHECKING:
     from engine.catalog import Catalog
 
+MOST_KEPT = 1 << 16
+"""Rows and tables that are kept from rules to rules."""
 MAX_LISTED = 100
 """Faults of one kind that are listed; the rest are counted."""
 
@@ -70,11 +72,15 @@ class RowCompiler:
         self._keys, self._group = _groups(catalog)
         self._templates: dict[tuple[str, str, int], Array] = {}
         self._percents: dict[tuple[str, int, int], Array] = {}
+        self._tables: dict[tuple[float, str, str], Array] = {}
         self._assignments: dict[tuple[bool, ...], Assignment] = {}
         self._conversions: dict[tuple[str, str, int], tuple[float, float]] = {}
 
     def rows(self, rules: Rules) -> Rows:
         """Return the rows of all sensors; RulesError if a unit or own limits don't fit."""
+        for kept in (self._templates, self._percents, self._tables):
+            if len(kept) > MOST_KEPT:
+                kept.clear()
         first_window: dict[str, int] = {}
         windows: list[Array] = []
         names: list[str] = []
@@ -125,7 +131,16 @@ class RowCompiler:
         key = (about, category, quantity)
         if key not in self._percents:
             fusion = rules.fusion.of(self.catalog.categories[category])
-            self._percents[key] = percent_table(fusion, self.catalog.quantities[quantity])
+            name = self.catalog.quantities[quantity]
+            # most quantities of most categories have the same weights
+            same = (
+                fusion.weight(name),
+                fusion.severity.model_dump_json(),
+                fusion.detectors.model_dump_json(),
+            )
+            if same not in self._tables:
+                self._tables[same] = percent_table(fusion, name)
+            self._percents[key] = self._tables[same]
         return self._percents[key]
 
     def _conversion(self, profile: Profile, unit: int) -> tuple[float, float]:
@@ -148,9 +163,8 @@ class RowCompiler:
         catalog = self.catalog
         about = f"{rules.absence.model_dump_json()} {rules.time.utc_offset}"
         fusion = rules.fusion.model_dump_json()
-        rows = [inert_row(rules)]
+        rows = [self._template(rules, about, None, 0).copy()]
         profile_of_row: list[str | None] = [None]
-        rows[0]["percent"] = percent_table(rules.fusion, "")
         row_of: dict[tuple[int, int, int], int] = {}
         row_of_group = np.zeros(len(self._keys), np.uint32)
         templates: dict[str | None, Array] = {}

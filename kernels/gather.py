@@ -99,8 +99,9 @@ def sweep_sources(
              said    (changes, runs, heads, heads_of, differs) of `kernels.sweep.sweep_sensors`
              row_of  (S,) uint32, row of each sensor
              choice  (J, P) int32, the tried row that a setting has of each row
-             fusion  (which of each setting (J,), params (J, P), graph, weights (F, E), categories
-             (F, C), terms (F, T), signal rules (F, R), contexts (F, K))
+             fusion  (which of the parts that follow the graph each setting has (J, 5) int32,
+             params (J, P), graph, weights (F, E), categories (F, C), terms (F, T), signal rules
+             (F, R), contexts (F, K); each part has an F of its own)
              log     (ticks, whether their times ascend)
     Scratch  state (clock, signals, sources, agenda); order int64 as long as changes; transitions
     Out      steps (N,) STEP from n_steps on: of each cluster, setting after setting
@@ -109,24 +110,25 @@ def sweep_sources(
     which, params, graph, weights, categories, terms, rules, contexts = fusion
     changes, runs, heads, heads_of, differs = said
     n_settings = len(which)
+    n_fusions = max(len(weights), len(categories), len(terms), len(rules), len(contexts))
     for number in range(first, last):
         began, ended = heads_of[number - first], heads_of[number - first + 1]
         if began == ended:
             continue
         cluster = (cluster_start[number], cluster_start[number + 1])
-        differ = differs[number - first] != 0 or len(weights) > 1
+        differ = differs[number - first] != 0 or n_fusions > 1
         at = np.int64(n_steps)
         for setting in range(n_settings if differ else 1):
             n = gather(setting, choice, row_of, began, ended, heads, runs, order)
             if n == 0:
                 continue
             put_in_order(order, n, changes)
-            f = which[setting]
             plan = (
                 params[setting], row_of,
-                (graph[0], graph[1], graph[2], weights[f], graph[3], graph[4], graph[5], graph[6],
-                 graph[7], graph[8]),
-                categories[f], terms[f], rules[f], contexts[f],
+                (graph[0], graph[1], graph[2], weights[which[setting, 0]], graph[3], graph[4],
+                 graph[5], graph[6], graph[7], graph[8]),
+                categories[which[setting, 1]], terms[which[setting, 2]], rules[which[setting, 3]],
+                contexts[which[setting, 4]],
             )  # fmt: skip
             at = follow(
                 setting if differ else COMMON, changes, order, n, cluster, plan, log, state,

@@ -150,7 +150,7 @@ def tune(
     as_json: AsJson = False,
 ) -> int:
     """Try many settings of the rules over a history, and choose."""
-    from engine.analysis import tune_cli
+    from engine.analysis.tuning import cli as tune_cli
 
     return tune_cli.run(
         readings=readings,

@@ -15,7 +15,7 @@ import numpy as np
 from engine.analysis.past import Past
 from engine.analysis.steps import Tried
 from engine.analysis.store import Store
-from engine.analysis.tries import Compiler, Numbers, Tries, alike, side_by_side, stacked
+from engine.analysis.tries import Compiler, Numbers, Tries, alike, side_by_side
 from engine.plan import compile_plan
 from engine.readings import read_only
 from engine.rules import Rules
@@ -252,8 +252,6 @@ def _given(store: Store, tries: Tries) -> _Given:
         city.sensor_start, city.coupled_start, city.coupled_origin, city.coupling_start,
         city.coupling_target, city.category, city.static_class, city.district, city.sensor_source,
     )))  # fmt: skip
-    parts = ("coupled_weight", "category", "terms", "signal_rules", "contexts")
-    fusings = (stacked(tries.fusings, name) for name in parts)
     return _Given(
         tries=tuple(map(read_only, tried)),
         survey_plan=(
@@ -263,7 +261,12 @@ def _given(store: Store, tries: Tries) -> _Given:
         ),
         choice=read_only(tries.choice),
         graph=graph,
-        fusion=(read_only(tries.fusion), read_only(tries.all_params), graph, *fusings),
+        fusion=(
+            read_only(tries.fusion),
+            read_only(tries.all_params),
+            graph,
+            *map(read_only, tries.fusings),
+        ),
         log=(ticks, store.ascending),
     )
 

@@ -15,7 +15,6 @@ import numpy as np
 from engine.plan import Fusing, compile_fusing
 from engine.plan_params import set_near
 from engine.plan_rows import RowCompiler
-from engine.readings import read_only
 from engine.rules import Rules
 from engine.rules_profile import MAX_WINDOWS
 from kernels.layout import LANE_PARAMS, MAX_SLOTS, N_LANES, PACK, PARAMS, WINDOW_PARAMS
@@ -28,10 +27,12 @@ STATISTICS = (
     "utc_offset_ms",
 )  # fmt: skip
 """Parameters that decide what a sensor's statistics are, whatever they are held against."""
-GATE = ("scale", "offset", "range_low", "range_high", "season_bins")
-"""Parameters that decide how a reading is read; where they are equal, envelopes go side by side."""
+GATE = ("scale", "offset", "range_low", "range_high", "half_ms", "season_bins")
+"""Parameters by which a reading is read; where they are equal, envelopes go side by side."""
 WINDOW_STATISTICS = ("pane_ms", "n_panes", "aggregate")
 LOWEST = ("quiet_high", "quiet_rise", "quiet_fall", "quiet_deviation", "quiet_drift", "spike_at")
+MOST_KEPT = 4096
+"""Compiled fusions that are kept."""
 RUN_LENGTHS = ("flat_after_n", "bad_after_n")
 
 
@@ -55,6 +56,7 @@ class Compiler:
         self.catalog = catalog
         self._rows = RowCompiler(catalog)
         self._fusing: dict[str, Fusing] = {}
+        self._weights: dict[str, Array] = {}
 
     def numbers(self, rules: Rules) -> Numbers:
         """Return the numbers of rules; RulesError if they don't fit the catalog."""
@@ -62,7 +64,12 @@ class Compiler:
         sections = {"time", "levels", "fusion", "coupling", "rules", "context"}
         about = rules.model_dump_json(include=sections)
         if about not in self._fusing:
-            self._fusing[about] = compile_fusing(self.catalog, rules)
+            if len(self._fusing) > MOST_KEPT:
+                self._fusing.clear()
+            fusing = compile_fusing(self.catalog, rules)
+            # a city has millions of couplings, and few settings change what they weigh
+            weight = self._weights.setdefault(rules.coupling.model_dump_json(), fusing[4])
+            self._fusing[about] = fusing._replace(coupled_weight=weight)
         return Numbers(
             rows.row, rows.params, rows.window_params, rows.absent_after, self._fusing[about]
         )
@@ -110,8 +117,9 @@ class Tries:
     all_params: Array
     """(J, P) PARAMS"""
     fusion: Array
-    """(J,) int32, which fusion a setting has"""
-    fusings: list[Fusing]
+    """(J, 5) int32, which of the distinct `PARTS` a setting has"""
+    fusings: list[Array]
+    """The distinct ones of each part, one line each"""
 
     @property
     def most_rows(self) -> int:
@@ -259,13 +267,25 @@ class _Slots:
 
 
 def _lanes(envelopes: Array, first: int, n: int) -> Array:
-    """Return the numbers of a pack's envelopes, lane by lane."""
-    lanes = np.zeros(1, LANE_PARAMS)
+    """Return the numbers of a pack's envelopes: lane by lane, or the lowest of all lanes."""
+    lanes, of_pack = np.zeros(1, LANE_PARAMS), envelopes[first : first + n]
     for name in LANE_PARAMS.names or ():
-        lanes[name][0, :n] = envelopes[name][first : first + n]
-    never = lanes["flat_after_n"] == 0
-    lanes["flat_after_n"][never] = np.inf
+        if lanes[name].ndim == 2:
+            lanes[name][0, :n] = of_pack[name]
+        elif name in RUN_LENGTHS:
+            lanes[name] = _shortest(of_pack[name])
+        elif name == "quiet_low":
+            lanes[name] = of_pack[name].max()
+        elif name != "drifts":
+            lanes[name] = of_pack[name].min()
+    lanes["drifts"] = np.isfinite(of_pack["quiet_drift"]).any()
     return lanes
+
+
+def _shortest(lengths: Array) -> int:
+    """Return the shortest run that counts; 0 where none does."""
+    given = lengths[lengths > 0]
+    return int(given.min()) if len(given) else 0
 
 
 def _envelope(params: Array, windows: list[Array]) -> tuple[Array, Array]:
@@ -278,8 +298,7 @@ def _envelope(params: Array, windows: list[Array]) -> tuple[Array, Array]:
         envelope[name] = params[name].min()
     envelope["quiet_low"] = params["quiet_low"].max()
     for name in RUN_LENGTHS:
-        given = params[name][params[name] > 0]
-        envelope[name] = given.min(initial=np.iinfo(np.int32).max) if len(given) else 0
+        envelope[name] = _shortest(params[name])
     near = windows[0].copy()
     for number, row in enumerate(near):
         for side in ("high", "low"):
@@ -326,23 +345,26 @@ def _distinct(prints: Array) -> list[Array]:
     return [np.array(places) for places in groups.values()]
 
 
-def _fusings(settings: Sequence[Fusing]) -> tuple[Array, list[Fusing]]:
-    """Return which of the distinct fusions each setting has, and those."""
-    numbers: dict[tuple[bytes, ...], int] = {}
-    known: dict[int, int] = {}
-    which = np.zeros(len(settings), np.int32)
-    fusings: list[Fusing] = []
-    for place, each in enumerate(settings):
-        if id(each) not in known:
-            key = tuple(array.tobytes() for array in each[:5])
-            if key not in numbers:
-                numbers[key] = len(fusings)
-                fusings.append(each)
-            known[id(each)] = numbers[key]
-        which[place] = known[id(each)]
-    return which, fusings
+PARTS = ("coupled_weight", "category", "terms", "signal_rules", "contexts")
+"""What of the rules fusion reads, besides the rows of parameters."""
 
 
-def stacked(fusings: Sequence[Fusing], name: str) -> Array:
-    """Return one array of all fusions, one line each."""
-    return read_only(np.stack([getattr(each, name) for each in fusings]))
+def _fusings(settings: Sequence[Fusing]) -> tuple[Array, list[Array]]:
+    """Return which of the distinct parts each setting has, (J, 5), and those, stacked."""
+    which = np.zeros((len(settings), len(PARTS)), np.int32)
+    stacks = []
+    for part, name in enumerate(PARTS):
+        numbers: dict[bytes, int] = {}
+        known: dict[int, int] = {}
+        distinct: list[Array] = []
+        for place, each in enumerate(settings):
+            array = getattr(each, name)
+            if id(array) not in known:
+                key = array.tobytes()
+                if key not in numbers:
+                    numbers[key] = len(distinct)
+                    distinct.append(array)
+                known[id(array)] = numbers[key]
+            which[place, part] = known[id(array)]
+        stacks.append(np.stack(distinct))
+    return which, stacks

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.analysis.measure import Yardstick
 from engine.analysis.past import Past
-from engine.analysis.space import Space, parse
+from engine.analysis.tuning.measure import Yardstick
+from engine.analysis.tuning.space import Space, parse
 from engine.rules import Rules
 from engine.truth import Incident
 from tests.engine.replays import BEGIN_MS, City, city, one_file

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis.chosen import Change, rewritten
-from engine.analysis.settings import Refused, Settings
-from engine.analysis.space import key_parts, parse
+from engine.analysis.tuning.chosen import Change, rewritten
+from engine.analysis.tuning.settings import Refused, Settings
+from engine.analysis.tuning.space import key_parts, parse
 from engine.errors import RulesError
 from engine.rules import Rules
 from tests.analysis.test_space import DAY, PLACES, RULES

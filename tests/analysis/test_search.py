@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis.objective import Aim, Objective, Requirement, best_first, front
-from engine.analysis.search import Adaptive, Grid, Random, Told, search_for
-from engine.analysis.settings import Settings, Values
-from engine.analysis.space import parse
+from engine.analysis.tuning.objective import Aim, Objective, Requirement, best_first, front
+from engine.analysis.tuning.search import Adaptive, Grid, Random, Told, search_for
+from engine.analysis.tuning.settings import Settings, Values
+from engine.analysis.tuning.space import parse
 from engine.errors import SettingsError
 from engine.rules import Rules
 from tests.analysis.studies import ROOMY, SPACE

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.analysis.knobs import Knobs
-from engine.analysis.measure import Yardstick
 from engine.analysis.past import Past, judge
-from engine.analysis.settings import Refused
-from engine.analysis.solve import RATE, Goal, Solution, delays_of, prove, solve, tried_of
-from engine.analysis.solve_sensors import solve_sensors
+from engine.analysis.tuning.knobs import Knobs
+from engine.analysis.tuning.measure import Yardstick
+from engine.analysis.tuning.settings import Refused
+from engine.analysis.tuning.solve import RATE, Goal, Solution, delays_of, prove, solve, tried_of
+from engine.analysis.tuning.solve_sensors import solve_sensors
 from engine.catalog import Catalog
 from engine.catalog_build import build_catalog
 from engine.errors import SettingsError
@@ -65,6 +65,19 @@ def test_the_figures_of_every_setting_tried_are_those_of_a_replay(made: Given) -
         proof = prove(made.past, rules, made.measure)
         assert proof.figures[RATE] == solution.trials.figures()[RATE][row].as_py()
         assert np.array_equal(proof.delays_s, delays[row])
+
+
+def test_limits_are_lowered_where_an_incident_would_be_missed_else(made: Given) -> None:
+    high = {"blue": 62.0, "yellow": 72.0, "orange": 82.0, "red": 92.0}
+    told = made.rules.model_dump(mode="python", by_alias=True)
+    told["profiles"]["methane"]["limits"]["high"] = high
+    deaf = Rules.model_validate(told)
+    assert np.isinf(prove(made.past, deaf, made.measure).delays_s).any()
+    solution = solve(made.past, deaf, made.measure, Goal(max_rate=1000, max_delay_s=1000))
+    assert solution.met and solution.choice is not None
+    found = solution.choice.rules.profiles["methane"].limits.high
+    assert found.blue is not None and found.blue < 62
+    assert np.isfinite(prove(made.past, solution.choice.rules, made.measure).delays_s).all()
 
 
 def test_nothing_is_turned_that_could_be_turned_back(made: Given) -> None:

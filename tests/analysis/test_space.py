@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis import space as spaces
-from engine.analysis.settings import Refused, Settings
-from engine.analysis.space import Space, key_parts, parse
+from engine.analysis.tuning import space as spaces
+from engine.analysis.tuning.settings import Refused, Settings
+from engine.analysis.tuning.space import Space, key_parts, parse
 from engine.catalog import Catalog
 from engine.catalog_build import build_catalog
 from engine.errors import SettingsError

@@ -9,12 +9,12 @@ import pytest
 
 from engine.analysis import scoring
 from engine.analysis.figures import schema
-from engine.analysis.knobs import KINDS
-from engine.analysis.measure import Yardstick
 from engine.analysis.past import Past
-from engine.analysis.settings import Settings
-from engine.analysis.space import Search, Vary, _File, load, parse
-from engine.analysis.study import tune
+from engine.analysis.tuning.knobs import KINDS
+from engine.analysis.tuning.measure import Yardstick
+from engine.analysis.tuning.settings import Settings
+from engine.analysis.tuning.space import Search, Vary, _File, load, parse
+from engine.analysis.tuning.study import tune
 from engine.catalog_build import build_catalog
 from engine.rules import Rules
 from engine.truth import read_truth

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.analysis.past import judge
-from engine.analysis.solve import tried_of
-from engine.analysis.study import Study, tune
-from engine.analysis.study_folder import Folder
 from engine.analysis.sweep import Sweep
-from engine.analysis.trying import Progress
+from engine.analysis.tuning.folder import Folder
+from engine.analysis.tuning.solve import tried_of
+from engine.analysis.tuning.study import Study, tune
+from engine.analysis.tuning.trying import Progress
 from engine.errors import InputError, OutputError, SettingsError
 from engine.rules import Rules
 from tests.analysis.studies import ROOMY, Given, given
@@ -40,8 +40,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return done
 
     monkeypatch.setattr(Sweep, "try_all", counting)
-    monkeypatch.setattr("engine.analysis.trying._FIRST_N", 5)
-    monkeypatch.setattr("engine.analysis.trying._MOST_N", 5)
+    monkeypatch.setattr("engine.analysis.tuning.trying._FIRST_N", 5)
+    monkeypatch.setattr("engine.analysis.tuning.trying._MOST_N", 5)
     yield digests
 
 
@@ -209,7 +209,7 @@ def test_the_chosen_file_says_what_changed_and_means_what_was_tried(
 
 
 def test_without_a_truth_the_targets_of_alarm_management_decide(made: Given) -> None:
-    from engine.analysis.measure import Yardstick
+    from engine.analysis.tuning.measure import Yardstick
 
     study = run(made, measure=Yardstick(catalog=made.past.catalog))
     rows = [r for r in study.table().to_pylist() if r["refused"] is None]

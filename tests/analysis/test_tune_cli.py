@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import typer
 
-from engine.analysis import tune_cli
-from engine.analysis.trying import Trying
+from engine.analysis.tuning import cli as tune_cli
+from engine.analysis.tuning.trying import Trying
 from engine.errors import InputError, SettingsError
 from tests.analysis.studies import SPACE, Given, given, write_truth
 
@@ -122,7 +122,7 @@ def test_wrong_input_is_told_before_anything_is_tried(tune: Any, tmp_path: Path)
 def test_an_interrupted_run_ends_with_130_and_goes_on(
     tune: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("engine.analysis.trying._FIRST_N", 4)
+    monkeypatch.setattr("engine.analysis.tuning.trying._FIRST_N", 4)
     chunk = Trying._chunk
 
     def and_interrupt(self: Trying, *arguments: Any) -> None:

@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from engine.analysis.choice import figure_text
-from engine.analysis.chosen import number_text
-from engine.analysis.study import Study
-from engine.analysis.study_folder import FRONT, RULES, SETTINGS
+from engine.analysis.tuning.choice import figure_text
+from engine.analysis.tuning.chosen import number_text
+from engine.analysis.tuning.folder import FRONT, RULES, SETTINGS
+from engine.analysis.tuning.study import Study
 from engine.replay_cli import duration, moment, short
 
 _MOST_COLUMNS = 6

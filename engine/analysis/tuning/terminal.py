@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from engine.analysis.trials import BASELINE, REVERTED
-from engine.analysis.trying import Progress
+from engine.analysis.tuning.trials import BASELINE, REVERTED
+from engine.analysis.tuning.trying import Progress
 
 NOT_MET = 4
 """Exit code where nothing keeps to what is required."""

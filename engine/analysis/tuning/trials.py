@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.analysis.objective import Aim, balanced, best_first, front
-from engine.analysis.settings import Settings, Values
-from engine.analysis.space import rounded
+from engine.analysis.tuning.objective import Aim, balanced, best_first, front
+from engine.analysis.tuning.settings import Settings, Values
+from engine.analysis.tuning.space import rounded
 from engine.errors import InputError, SettingsError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from engine.analysis.space import Space, Vary, key_parts, refuse, rounded
+from engine.analysis.tuning.space import Space, Vary, key_parts, refuse, rounded
 from engine.catalog import Catalog
 from engine.errors import Fault, RulesError
 from engine.plan_rows import compile_rows

@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 
 from engine.analysis.bounds import Bounds
-from engine.analysis.knobs import KINDS
-from engine.analysis.measure import Yardstick
 from engine.analysis.operators import WAYS
 from engine.analysis.past import Past
-from engine.analysis.terminal import NOT_MET, shown, write_json
+from engine.analysis.tuning.knobs import KINDS
+from engine.analysis.tuning.measure import Yardstick
+from engine.analysis.tuning.terminal import NOT_MET, shown, write_json
 from engine.replay_cli import INTERRUPTED, stopping
 from engine.rules import Rules
 from engine.truth import LEVELS, read_truth
@@ -72,8 +72,8 @@ def run(
         bounds=Bounds(),
     )
     if solve:
-        from engine.analysis import solve_cli
-        from engine.analysis.solve import Goal
+        from engine.analysis.tuning import solve_cli
+        from engine.analysis.tuning.solve import Goal
 
         goal = Goal(max_rate=max_rate, max_delay_s=max_delay_s)
         return solve_cli.run(
@@ -103,9 +103,9 @@ def _tuned(
     as_json: bool,
 ) -> int:
     """Try the settings of a space, print what came out, and return the exit code."""
-    from engine.analysis import tune_report
-    from engine.analysis.space import load
-    from engine.analysis.study import tune
+    from engine.analysis.tuning import told as tune_report
+    from engine.analysis.tuning.space import load
+    from engine.analysis.tuning.study import tune
 
     stderr = Console(stderr=True, highlight=False)
     stop = threading.Event()

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from engine.analysis.settings import Parameter, Settings, Values
-from engine.analysis.space import MAX_SETTINGS
+from engine.analysis.tuning.settings import Parameter, Settings, Values
+from engine.analysis.tuning.space import MAX_SETTINGS
 from engine.errors import SettingsError
 
 DEFAULT_N = {"random": 200, "adaptive": 200}

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from engine.analysis.settings import Refused, Settings, Values
 from engine.analysis.steps import Tried
 from engine.analysis.sweep import Sweep
-from engine.analysis.trials import BASELINE, Trials
+from engine.analysis.tuning.settings import Refused, Settings, Values
+from engine.analysis.tuning.trials import BASELINE, Trials
 from engine.rules import Rules
 
 if TYPE_CHECKING:

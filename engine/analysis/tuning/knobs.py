@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.analysis.settings import Settings, Values
-from engine.analysis.space import Space, Vary
+from engine.analysis.tuning.settings import Settings, Values
+from engine.analysis.tuning.space import Space, Vary
 from engine.catalog import Catalog
 from engine.errors import SettingsError
 from engine.rules import Rules
@@ -77,6 +77,24 @@ class Knobs:
             step = 1 if knob.home > at else -1
             for place in range(at + step, knob.home + step, step) if at != knob.home else ():
                 yield _turned(values, number, knob.choices[place])
+
+    def keenest(self, values: Values) -> Iterator[Values]:
+        """Yield the values with one profile's limits and delays as keen as can be; then with all.
+
+        Half as keen, too: the rules refuse limits that come too near to others.
+        """
+        profiles = dict.fromkeys(knob.profile for knob in self.knobs)
+        for share in (0.0, 0.5):
+            for among in (*((name,) for name in profiles), tuple(profiles)):
+                keen = list(values)
+                for number, knob in enumerate(self.knobs):
+                    if knob.profile not in among or knob.kind not in ("high", "low", "on-delay"):
+                        continue
+                    places = sorted(range(len(knob.choices)), key=lambda at: knob.choices[at])
+                    if knob.kind == "low":
+                        places.reverse()
+                    keen[number] = knob.choices[places[int(places.index(knob.home) * share)]]
+                yield tuple(keen)
 
     def joined(self, values: Values, others: Sequence[Values]) -> Values:
         """Return values with all that others turn otherwise."""

@@ -10,7 +10,7 @@ import orjson
 
 from engine import __version__
 from engine.analysis.past import Past
-from engine.analysis.space import Space
+from engine.analysis.tuning.space import Space
 from engine.files import discover
 from engine.rules import Rules
 

@@ -1,7 +1,7 @@
 """Spaces: a TOML file that says which numbers of the rules may vary, and how far.
 
 `engine/TUNING.md` documents every key. `load(path)` reads a space, `Space.over(rules)` ties it to
-rules (`engine/analysis/settings.py`).
+rules (`engine/analysis/tuning/settings.py`).
 """
 
 from __future__ import annotations

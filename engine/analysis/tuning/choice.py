@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.analysis.chosen import Change, number_text, rewritten
-from engine.analysis.objective import Aim
-from engine.analysis.settings import Parameter, Settings, Values, unit_of
-from engine.analysis.trials import Standing, Trials
+from engine.analysis.tuning.chosen import Change, number_text, rewritten
+from engine.analysis.tuning.objective import Aim
+from engine.analysis.tuning.settings import Parameter, Settings, Values, unit_of
+from engine.analysis.tuning.trials import Standing, Trials
 from engine.rules import Rules
 from engine.rules_base import LEVELS, Path
 from engine.rules_check import dotted

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.analysis.asked import what_is_asked
-from engine.analysis.choice import Choice, choose
-from engine.analysis.chosen import need_tomlkit
-from engine.analysis.measure import Yardstick
-from engine.analysis.objective import WORST, Aim
 from engine.analysis.past import Past
-from engine.analysis.search import Adaptive, Search, Told, search_for
-from engine.analysis.settings import Settings, Values
-from engine.analysis.space import Space, rounded
-from engine.analysis.study_folder import FORMAT, FRONT, RULES, SETTINGS, STUDY, Folder
 from engine.analysis.sweep import Sweep
-from engine.analysis.trials import BASELINE, NO_BATCH, REVERTED, Standing, Trials
-from engine.analysis.trying import Interrupted, Progress, Trying
+from engine.analysis.tuning.asked import what_is_asked
+from engine.analysis.tuning.choice import Choice, choose
+from engine.analysis.tuning.chosen import need_tomlkit
+from engine.analysis.tuning.folder import FORMAT, FRONT, RULES, SETTINGS, STUDY, Folder
+from engine.analysis.tuning.measure import Yardstick
+from engine.analysis.tuning.objective import WORST, Aim
+from engine.analysis.tuning.search import Adaptive, Search, Told, search_for
+from engine.analysis.tuning.settings import Settings, Values
+from engine.analysis.tuning.space import Space, rounded
+from engine.analysis.tuning.trials import BASELINE, NO_BATCH, REVERTED, Standing, Trials
+from engine.analysis.tuning.trying import Interrupted, Progress, Trying
 from engine.catalog import Catalog
 from engine.errors import SettingsError
 from engine.rules import Rules

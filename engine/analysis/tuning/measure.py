@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.analysis import kpi, scoring
-from engine.analysis.asked import digest_of
 from engine.analysis.bounds import Bounds
 from engine.analysis.operators import By
 from engine.analysis.steps import Tried
+from engine.analysis.tuning.asked import digest_of
 from engine.catalog import Catalog
 from engine.truth import LEVELS, Incident
 from kernels.tally import MISSED

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.analysis.asked import digest_of
-from engine.analysis.measure import Yardstick
 from engine.analysis.past import Judged, Past, judge
-from engine.analysis.solve import Goal, Solution, prove, solve, tried_of
 from engine.analysis.store import cluster_starts
-from engine.analysis.study_folder import STUDY, Folder
-from engine.analysis.trying import Interrupted, Progress
+from engine.analysis.tuning.asked import digest_of
+from engine.analysis.tuning.folder import STUDY, Folder
+from engine.analysis.tuning.measure import Yardstick
+from engine.analysis.tuning.solve import Goal, Solution, prove, solve, tried_of
+from engine.analysis.tuning.trying import Interrupted, Progress
 from engine.catalog import Catalog
 from engine.plan import compile_plan
 from engine.rules import Rules
@@ -165,8 +165,8 @@ class _Work:
 
     def no_trials(self) -> Any:
         """Return trials of nothing."""
-        from engine.analysis.knobs import Knobs
-        from engine.analysis.trials import Trials
+        from engine.analysis.tuning.knobs import Knobs
+        from engine.analysis.tuning.trials import Trials
 
         return Trials(Knobs(self.rules, self.past.catalog).settings)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.analysis.settings import in_force
+from engine.analysis.tuning.settings import in_force
 from engine.errors import RulesError, SettingsError
 from engine.rules import Rules
 from engine.rules_base import LEVELS, Ladder, Path

@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.analysis.asked import what_is_asked
-from engine.analysis.choice import Choice, choose, compared
-from engine.analysis.chosen import need_tomlkit
-from engine.analysis.knobs import KINDS, Knobs
-from engine.analysis.measure import Yardstick
-from engine.analysis.objective import Aim
 from engine.analysis.past import Judged, Past, judge
-from engine.analysis.settings import Values
 from engine.analysis.steps import Tried
-from engine.analysis.study import begun
-from engine.analysis.study_folder import FORMAT, RULES, SETTINGS, STUDY, Folder
 from engine.analysis.sweep import Sweep
-from engine.analysis.trials import BASELINE, NO_BATCH, Standing, Trials
-from engine.analysis.trying import Interrupted, Progress, Trying
+from engine.analysis.tuning.asked import what_is_asked
+from engine.analysis.tuning.choice import Choice, choose, compared
+from engine.analysis.tuning.chosen import need_tomlkit
+from engine.analysis.tuning.folder import FORMAT, RULES, SETTINGS, STUDY, Folder
+from engine.analysis.tuning.knobs import KINDS, Knobs
+from engine.analysis.tuning.measure import Yardstick
+from engine.analysis.tuning.objective import Aim
+from engine.analysis.tuning.settings import Values
+from engine.analysis.tuning.study import begun
+from engine.analysis.tuning.trials import BASELINE, NO_BATCH, Standing, Trials
+from engine.analysis.tuning.trying import Interrupted, Progress, Trying
 from engine.rules import Rules
 from engine.truth import Incident
 from kernels.layout import ESCALATE, KIND_NAMES, RAISE, STEP
@@ -231,6 +231,10 @@ class _Descent:
 
     def run(self) -> None:
         """Turn until the goal is reached or nothing helps."""
+        if self._any_late():
+            # which incidents can be found in time at all
+            moves = [values for _, values in self.knobs.moves(self.at)]
+            self._take([*moves, *self.knobs.keenest(self.at)], 0)
         for number in range(_MOST_ROUNDS):
             better = self._better(number)
             if better is None:
@@ -242,6 +246,9 @@ class _Descent:
                 break
             self.at = nearer
         self._take(self._reverted(), _MOST_ROUNDS)
+
+    def _any_late(self) -> bool:
+        return bool((self._all()[1][0] > self.goal.within_s).any())
 
     def _take(self, values: Sequence[Values], number: int) -> list[Values]:
         """Try settings; return those that the rules did not refuse."""

@@ -13,16 +13,16 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from engine.analysis.choice import figure_text
-from engine.analysis.chosen import number_text
-from engine.analysis.knobs import KINDS
-from engine.analysis.measure import Yardstick
 from engine.analysis.past import Past
-from engine.analysis.solve import NEAREST, RATE, Goal, Solution, solve
-from engine.analysis.solve_sensors import OWN_LIMITS, SensorSolution, solve_sensors
-from engine.analysis.study_folder import RULES
-from engine.analysis.terminal import NOT_MET, shown, write_json
-from engine.analysis.tune_report import NO_TRUTH
+from engine.analysis.tuning.choice import figure_text
+from engine.analysis.tuning.chosen import number_text
+from engine.analysis.tuning.folder import RULES
+from engine.analysis.tuning.knobs import KINDS
+from engine.analysis.tuning.measure import Yardstick
+from engine.analysis.tuning.solve import NEAREST, RATE, Goal, Solution, solve
+from engine.analysis.tuning.solve_sensors import OWN_LIMITS, SensorSolution, solve_sensors
+from engine.analysis.tuning.terminal import NOT_MET, shown, write_json
+from engine.analysis.tuning.told import NO_TRUTH
 from engine.replay_cli import INTERRUPTED, duration, moment, stopping
 from engine.rules import Rules
 

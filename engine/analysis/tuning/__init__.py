@@ -1,0 +1,1 @@
+"""Many settings of the rules over one history: spaces, searches, studies, solutions."""
