@@ -10,7 +10,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.analysis.study import Study, tune
+from engine.analysis.tuning.study import Study, tune
 from engine.rules import Rules
 from tests.analysis.reported import HOSTILE
 from tests.analysis.studies import SPACE, given

@@ -21,7 +21,7 @@ from engine.analysis.reports import cli as report_cli
 from engine.analysis.reports import study_report_of
 from engine.analysis.reports.study_read import read_study
 from engine.analysis.reports.study_values import DIGITS, _packed, fitting
-from engine.analysis.study import Study
+from engine.analysis.tuning.study import Study
 from engine.cli import main
 from engine.errors import InputError
 from tests.analysis.reported import HOSTILE

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.analysis.reports import StudyReport, study_report_of, write_report
-from engine.analysis.study import Study
+from engine.analysis.tuning.study import Study
 from tests.analysis.browser import Open, browser, opening
 from tests.analysis.studied import hostile, many, studied
 

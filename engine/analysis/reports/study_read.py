@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from engine.analysis.objective import Aim, best_first, front
-from engine.analysis.study_folder import RULES, SETTINGS, STUDY, Folder
+from engine.analysis.tuning.folder import RULES, SETTINGS, STUDY, Folder
+from engine.analysis.tuning.objective import Aim, best_first, front
 from engine.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
