@@ -186,9 +186,21 @@ def tune(
 @app.command()
 @exits
 def report(
-    readings: Readings,
-    catalog: CatalogFile,
-    rules: RulesFile,
+    readings: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="READINGS",
+            help="Files or folders of readings, or the one folder of a study.",
+        ),
+    ],
+    catalog: Annotated[
+        Path | None,
+        typer.Option("--catalog", metavar="FILE", help="The compiled catalog; not for a study."),
+    ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option("--rules", metavar="FILE", help="The rules (TOML); not for a study."),
+    ] = None,
     adapter: AdapterFile = None,
     truth: TruthFile = None,
     lead: Lead = 0.0,
@@ -210,7 +222,7 @@ def report(
     sort: Sort = False,
     as_json: AsJson = False,
 ) -> int:
-    """Write one page that says what rules made of a history: no network, printable."""
+    """Write one page that says what rules made of a history, or what a study found: no network."""
     from engine.analysis.reports import cli as report_cli
 
     return report_cli.run(

@@ -19,7 +19,7 @@ from engine.analysis.reports.chosen import NO_EPISODE
 from engine.analysis.reports.episodes import episodes_of
 from engine.analysis.reports.html import Clock, esc
 from engine.analysis.reports.overview import calendar_of, load_of, pareto_of, series_of
-from engine.analysis.reports.page import inert
+from engine.analysis.reports.shell import inert
 from engine.analysis.reports.strips import MOST_POINTS, thinned
 from engine.analysis.steps import steps_of
 from engine.errors import InputError

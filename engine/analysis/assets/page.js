@@ -110,6 +110,7 @@ const tocsin = (() => {
   });
 
   const PAPER_PX = 690; // between the margins of A4 and of Letter
+  const paperWidth = (box) => +box.dataset.paper || PAPER_PX;
   let before = null;
   const paper = (on) => {
     if (on === printing) return;
@@ -123,8 +124,8 @@ const tocsin = (() => {
     look();
     for (const [box, chart] of charts) {
       if (!on && !chart.drawn) continue;
-      chart.drawn = chart.drawn || echarts.init(box, null, { renderer: "svg", width: PAPER_PX });
-      chart.drawn.resize({ width: on ? PAPER_PX : "auto" });
+      chart.drawn = chart.drawn || echarts.init(box, null, { renderer: "svg", width: paperWidth(box) });
+      chart.drawn.resize({ width: on ? paperWidth(box) : "auto" });
       draw(box);
     }
   };
@@ -168,6 +169,6 @@ const tocsin = (() => {
   const narrow = () => (printing ? PAPER_PX : innerWidth) < 640;
   return {
     values, LEVELS, byId, element, esc, add, tables, tooltip, row, dot, axisTime, narrow, charts,
-    moment, clock, date, lasting, number, percent, colours: () => colours,
+    moment, clock, date, lasting, number, percent, colours: () => colours, draw,
   };
 })();

@@ -1,9 +1,9 @@
-"""What `tocsin report` does: judge a history, write the page, say in a few lines what it says."""
+"""What `tocsin report` does: judge a history, or read a study; write the page, say what it says."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from engine.analysis.bounds import Target
 from engine.analysis.operators import WAYS, By
 from engine.analysis.past import Past, judge
 from engine.analysis.reports.report import N_STRIPS, Report, report_of, write_report
+from engine.analysis.reports.study_read import is_study
 from engine.errors import InputError
 from engine.rules_check import load
 from engine.truth import read_truth
@@ -28,8 +29,8 @@ MOST_STRIPS = 200
 
 def run(
     readings: Sequence[Path],
-    catalog: Path,
-    rules: Path,
+    catalog: Path | None = None,
+    rules: Path | None = None,
     adapter: Path | None = None,
     truth: Path | None = None,
     since: str | None = None,
@@ -44,12 +45,21 @@ def run(
     sort: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Write the report of a history; return the exit code. Raises what is wrong with the input.
+    """Write the report of a history, or of a study; return the exit code. Raises what is wrong.
 
+    `readings` that are one folder with a study in it need neither `catalog` nor `rules`.
     `operators` is what makes an operator, `episodes` how many get a strip chart; the truth's times
     are the site's where they name no zone, and `lead_s`, `grace_s` are those of `engine.truth`.
     """
     _check(output, operators, episodes, lead_s, grace_s)
+    if len(readings) == 1 and is_study(readings[0]):
+        from engine.analysis.reports import study_cli
+
+        given = {"--catalog": catalog, "--rules": rules, "--adapter": adapter, "--truth": truth,
+                 "--from": since, "--to": until, "--sort": sort or None}  # fmt: skip
+        _refuse_beside(readings[0], given)
+        return study_cli.run(readings[0], output=output, title=title, as_json=as_json)
+    catalog, rules = _needed(readings, catalog, rules)
     loaded = load(rules)
     incidents = None if truth is None else read_truth(truth, loaded.time.utc_offset)
     past = Past.open(catalog, list(readings), adapter=adapter, since=since, until=until, sort=sort)
@@ -89,6 +99,32 @@ def _check(output: Path, operators: str, episodes: int, lead_s: float, grace_s: 
         raise InputError(f"{output}: is a folder; name the file to write, such as report.html")
     if not output.parent.is_dir():
         raise InputError(f"{output}: there is no folder {output.parent}")
+
+
+def _refuse_beside(study: Path, given: Mapping[str, object]) -> None:
+    """Refuse what would be without effect on the report of a study."""
+    needless = [option for option, value in given.items() if value is not None]
+    if needless:
+        raise typer.BadParameter(
+            f"{', '.join(needless)}: {study} holds a study, whose report takes only -o, "
+            "--title and --json; for that of a history give --catalog, --rules and its readings"
+        )
+
+
+def _needed(
+    readings: Sequence[Path], catalog: Path | None, rules: Path | None
+) -> tuple[Path, Path]:
+    """Return the catalog and the rules, which only the report of a study goes without."""
+    if catalog is not None and rules is not None:
+        return catalog, rules
+    missing = [
+        option for option, value in (("--catalog", catalog), ("--rules", rules)) if not value
+    ]
+    named = ", ".join(map(str, readings[:2])) + ", …" * (len(readings) > 2)
+    why = f"{named} holds no study"
+    if any(map(is_study, readings)):
+        why = "the report of a study is of that one folder, nothing beside it"
+    raise typer.BadParameter(f"{' and '.join(missing)}: needed for the report of a history; {why}")
 
 
 def summary(report: Report, output: Path) -> dict[str, Any]:

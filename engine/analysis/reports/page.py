@@ -1,26 +1,18 @@
-"""The page: sections, the values of its charts, style and scripts, all in one file."""
+"""The page of a replay: its sections, and the values of its charts."""
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
-import orjson
-
-from engine import __version__
 from engine.analysis.reports import drawn, sections
 from engine.analysis.reports.facts import Facts
 from engine.analysis.reports.html import esc
 from engine.analysis.reports.overview import pareto_of
+from engine.analysis.reports.shell import asset, document
 from engine.analysis.reports.truthful import truth
 from kernels.layout import LEVEL_NAMES, NEVER
 
-_ASSETS = files("engine.analysis") / "assets"
 _SCRIPTS = ("echarts/echarts.min.js", "page.js", "charts.js", "strips.js", "episodes.js")
-_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
-)
-"""Even if something got through, the page could not tell anyone."""
 _SECTIONS = (
     ("overview", "Overview"),
     ("alarms", "Alarms"),
@@ -39,68 +31,18 @@ def page(facts: Facts, strips: list[dict[str, Any]]) -> bytes:
         "load": _grid(sections.load(facts) + sections.operators(facts)),
         "truth": _grid(truth(facts)),
         "strips": _strips(facts, strips),
-        "episodes": _asset("episodes.html").decode(),
+        "episodes": asset("episodes.html").decode(),
     }
     if not len(facts.alarms):
         del parts["load"]
-    shown = [(name, words) for name, words in _SECTIONS if name in parts]
-    links = "".join(f'<a href="#{name}">{words}</a>' for name, words in shown)
-    body = "".join(
-        f'<section id="{name}" aria-labelledby="h-{name}"><h2 id="h-{name}">{words}</h2>'
-        f"{parts[name]}</section>"
-        for name, words in shown
+    return document(
+        title=facts.title,
+        brand="Tocsin report",
+        sections=[(name, words, parts[name]) for name, words in _SECTIONS if name in parts],
+        values=values(facts, strips),
+        scripts=_SCRIPTS,
+        end=f"times are {esc(facts.clock.name)}.",
     )
-    scripts = b"".join(b"<script>" + _asset(name) + b"</script>" for name in _SCRIPTS)
-    top = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{esc(_POLICY)}">'
-        '<link rel="icon" href="data:,">'
-        f'<meta name="generator" content="Tocsin {esc(__version__)}">'
-        f"<title>{esc(facts.title)} – Tocsin report</title><style>"
-    )
-    head = (
-        '<a class="skip" href="#main">To the content</a><header class="top"><div>'
-        f'<p class="brand">Tocsin report</p><h1>{esc(facts.title)}</h1></div>'
-        '<p class="tools"><button type="button" id="theme">Dark</button>'
-        '<button type="button" id="print">Print</button></p></header>'
-        f'<nav aria-label="Sections">{links}</nav>'
-    )
-    end = (
-        f"<footer>Made by Tocsin {esc(__version__)} from the engine’s own judgement; "
-        f"times are {esc(facts.clock.name)}. Charts: Apache ECharts, Apache-2.0.</footer>"
-    )
-    return b"".join(
-        [
-            top.encode(),
-            _asset("report.css"),
-            b"</style><script>",
-            _asset("theme.js"),
-            b"</script></head><body>",
-            head.encode(),
-            f'<main id="main">{body}</main>{end}'.encode(),
-            b'<script type="application/json" id="values">',
-            inert(values(facts, strips)),
-            b"</script>",
-            scripts,
-            b"</body></html>\n",
-        ]
-    )
-
-
-def inert(objects: Any) -> bytes:
-    """Return JSON in which nothing can end or begin an element."""
-    text = orjson.dumps(objects, option=orjson.OPT_SERIALIZE_NUMPY)
-    for byte, escape in ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026")):
-        text = text.replace(byte, escape)
-    return text
-
-
-def _asset(name: str) -> bytes:
-    found = _ASSETS
-    for part in name.split("/"):
-        found = found / part
-    return found.read_bytes()
 
 
 def _grid(cards: str) -> str:
@@ -108,7 +50,7 @@ def _grid(cards: str) -> str:
 
 
 def _strips(facts: Facts, strips: list[dict[str, Any]]) -> str:
-    key = _asset("legend.html").decode() if strips else ""
+    key = asset("legend.html").decode() if strips else ""
     few = ""
     if len(facts.chosen) < len(facts.episodes) + (
         0 if facts.held is None else len(facts.held.least.missed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from engine.alerts import AlertRecords
 from engine.analysis import kpi
@@ -20,6 +21,14 @@ from engine.errors import InputError
 from engine.truth import Incident
 
 N_STRIPS = 24
+
+
+class HasPage(Protocol):
+    """A report of any kind."""
+
+    @property
+    def html(self) -> bytes:
+        """The page."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +90,7 @@ def span_of(judged: Judged, past: Past) -> tuple[int, int]:
     return begin_ms, max(last_ms + 1 if until_ms is None else until_ms, begin_ms + 1)
 
 
-def write_report(path: Path | str, report: Report) -> None:
+def write_report(path: Path | str, report: HasPage) -> None:
     """Write a report's page, whole or not at all; raises InputError where that can't be done."""
     path = Path(path)
     new = path.with_name(f".{path.name}.new")
