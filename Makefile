@@ -5,6 +5,7 @@
 #   make services  fetch the jars of the Apache Kafka that the tests run on (needs mvn)
 #   make bench   install, then the speed table
 #   make bench-live  install, then the same from Kafka to Redis
+#   make bench-tune  install, then many settings over one history, against a replay, polars, duckdb
 #   make chaos   install, then kill everything at random and compare with a replay
 #   make clean   remove the environment and every cache
 
@@ -21,7 +22,7 @@ export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo demo-replay bench-live chaos services test audit lint unit coverage bench clean
+.PHONY: help demo demo-replay bench-live bench-tune chaos services test audit lint unit coverage bench clean
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +84,9 @@ bench: $(VENV)/.installed-dev
 
 bench-live: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.live
+
+bench-tune: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.tune
 
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.topologies.chaos

@@ -1,4 +1,4 @@
-"""Print the table of bars with what was measured beside each: `make bench`.
+"""Print a table of bars with what was measured beside each: `make bench`.
 
 A table on a terminal, Markdown in a pipe, or JSON with --json.
 """
@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.bars import BARS, Result, measure
+from benchmarks.bars import BARS, Bar, Result, measure
 from benchmarks.measure import pin_to_one_core
 
 COLUMNS = ("what", "bar", "stretch", "measured", "limit in this run", "verdict")
@@ -51,10 +52,15 @@ def rich_table(results: list[Result]) -> Table:
     return table
 
 
-def main() -> int:
-    """Measure the bars that were asked for; return 1 if one was not measured, or, strictly, met."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    keys = [bar.key for bar in BARS]
+def main(
+    bars: Sequence[Bar] = BARS, prog: str = "python -m benchmarks", *, pin: bool = True
+) -> int:
+    """Measure the bars that were asked for; return 1 if one was not measured, or, strictly, met.
+
+    Bars whose processes pin themselves are measured from one that is not pinned.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    keys = [bar.key for bar in bars]
     parser.add_argument("only", nargs="*", metavar="BAR", help=f"of {', '.join(keys)}; all of them")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a bar is missed")
@@ -62,17 +68,19 @@ def main() -> int:
     unknown = sorted(set(asked.only) - set(keys))
     if unknown:
         parser.error(f"no bar is called {', '.join(unknown)}; there are {', '.join(keys)}")
-    core = pin_to_one_core()
-    pa.set_cpu_count(1)
+    pinned = "pinned one by one"
+    if pin:
+        core = pin_to_one_core()
+        pinned = f"core {core}" if core >= 0 else "not pinned to a core"
+        pa.set_cpu_count(1)
     console, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
     results = []
-    for bar in BARS:
+    for bar in bars:
         if not asked.only or bar.key in asked.only:
             if stderr.is_terminal:
                 # no spinner: its thread would be measured along
                 stderr.print(f"measuring {bar.key}: {bar.what}", style="dim")
             results.append(measure(bar))
-    pinned = f"core {core}" if core >= 0 else "not pinned to a core"
     if asked.json:
         lines = [result.as_dict() for result in results]
         json.dump({"machine": machine(), "pinned": pinned, "bars": lines}, sys.stdout, indent=2)

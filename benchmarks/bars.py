@@ -140,6 +140,60 @@ BARS = (
 )
 
 
+TUNE_BARS = (
+    Bar(
+        key="limits",
+        what="1,000 settings of limits × deadband × delays over 20 M readings, 100k sensors,"
+        " 2 cores, Parquet to steps, over one plain replay of it",
+        bar=30,
+        stretch=5,
+        unit="×",
+        measure="bench_tune:measure_limits",
+    ),
+    Bar(
+        key="windows",
+        what="16 settings of windows × deviation, no statistic another's, likewise",
+        bar=6,
+        stretch=3,
+        unit="×",
+        measure="bench_tune:measure_windows",
+    ),
+    Bar(
+        key="naive",
+        what="a naive Numba loop over ours, 16 settings of windows × deviation, readings in memory"
+        " to episodes, one core each",
+        bar=2,
+        stretch=4,
+        unit="×",
+        more_is_better=True,
+        measure="bench_tune:measure_naive",
+    ),
+    Bar(
+        key="polars",
+        what="polars over ours, likewise",
+        bar=8,
+        unit="×",
+        more_is_better=True,
+        measure="bench_tune:measure_polars",
+    ),
+    Bar(
+        key="report",
+        what="report of a history with 10,000 episodes, once it is judged",
+        bar=5,
+        unit="s",
+        measure="bench_tune:measure_report",
+    ),
+    Bar(
+        key="size",
+        what="its size",
+        bar=5,
+        unit="MB",
+        measure="bench_tune:measure_size",
+    ),
+)
+"""Of `make bench-tune`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """One bar with what was measured, or why it could not be."""

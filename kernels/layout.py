@@ -469,25 +469,34 @@ N_LANES = 16
 """Envelopes that are surveyed in one go, side by side."""
 LANES = np.dtype(
     [
-        (name, "<f8", (N_LANES,))
-        for name in (
-            # what HOT remembers, rounded to float32 where that does
-            "anchor", "last", "mean", "deviation", "above", "below", "older", "anchor_age_ms",
-            "older_age_ms", "n", "n_flat",
-            "loud",  # 1: the envelope was reached in this stretch
-        )
+        *((name, "<f8", (N_LANES,)) for name in ("mean", "deviation", "above", "below")),
+        ("loud", "<f8", (N_LANES,)),  # 1: the envelope was reached in this stretch
+        ("count", "<f8"),  # good readings
     ]
-)  # fmt: skip
-"""The statistics of one sensor under several envelopes; one register holds several lanes."""
+)
+"""What differs between envelopes of a sensor's statistics: one register holds several lanes.
+
+Float64, rounded to float32 where HOT keeps that; the rest of HOT is the same in every lane.
+"""
 LANE_PARAMS = np.dtype(
     [
-        (name, "<f8", (N_LANES,))
-        for name in (
-            "quiet_high", "quiet_low", "quiet_rise", "quiet_fall", "quiet_deviation",
-            "quiet_drift", "alpha", "clip", "min_deviation", "allowance", "drift_cap", "spike_at",
-            "half_ms", "memory_n", "warmup_n",
-            "flat_after_n",  # +inf: never
-        )
+        *(
+            (name, "<f8", (N_LANES,))
+            for name in (
+                "quiet_deviation", "quiet_drift", "alpha", "clip", "min_deviation", "allowance",
+                "drift_cap", "memory_n", "warmup_n",
+            )
+        ),
+        # The lowest of all lanes, for what is the same in each.
+        ("quiet_high", "<f8"),
+        ("quiet_low", "<f8"),
+        ("quiet_rise", "<f8"),
+        ("quiet_fall", "<f8"),
+        ("spike_at", "<f8"),
+        ("flat_after_n", "<i8"),  # 0: never
+        ("bad_after_n", "<i8"),
+        ("half_ms", "<i8"),
+        ("drifts", "<i8"),  # 1: some lane has a limit for drift
     ]
 )  # fmt: skip
 

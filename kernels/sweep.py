@@ -76,28 +76,19 @@ def sweep_sensors(
                 pack = packs[at]
                 # 1.1 × 1000 is a hair more than 1100: a millionth of a ms doesn't round up
                 absent_ms = np.int64(np.ceil(after[pack.first] * period_ms[sensor] - 1e-6))
-                beyond = np.int64(pack.first + pack.n)
-                alone = pack.n == 1
-                if not alone:
-                    tried, n_tried, begun, alone = try_pack(
+                rows = (rows_of[pack.first], rows_of[pack.first + pack.n])
+                if pack.n == 1:
+                    n_changes, n_runs, begun = try_alone(
+                        records, a, b, plan, envelopes[pack.first], absent_ms, rows, of_pack,
+                        scratch, room, n_changes, n_runs,
+                    )  # fmt: skip
+                else:
+                    n_changes, n_runs, begun = try_pack(
                         records, a, b, survey_plan, pack, lanes[at], absent_ms, rows_of, of_pack,
                         scratch, beside, room, n_changes, n_runs,
                     )  # fmt: skip
-                    if not alone:
-                        n_changes, n_runs = tried, n_tried
-                        if n_changes != FULL and begun:
-                            rows = (rows_of[pack.first], rows_of[beyond])
-                            n_heads = add_heads(sensor, rows, ends, heads, n_heads)
-                for variant in range(pack.first, beyond if alone else pack.first):
-                    rows = (rows_of[variant], rows_of[variant + 1])
-                    n_changes, n_runs, begun = try_alone(
-                        records, a, b, plan, envelopes[variant], absent_ms, rows, of_pack,
-                        scratch, room, n_changes, n_runs,
-                    )  # fmt: skip
-                    if n_changes != FULL and begun:
-                        n_heads = add_heads(sensor, rows, ends, heads, n_heads)
-                    if n_changes == FULL or n_heads == FULL:
-                        break
+                if n_changes != FULL and begun:
+                    n_heads = add_heads(sensor, rows, ends, heads, n_heads)
                 if n_changes == FULL or n_heads == FULL:
                     return number
             for i in range(began, n_heads):

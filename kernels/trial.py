@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.attempt import FULL, attempt
 from kernels.jit import step
-from kernels.lanes import GAVE_UP, forget_lanes, hush, out_of_lane, survey_lanes
+from kernels.lanes import forget_lanes, hush, out_of_lane, survey_lanes
 from kernels.layout import FLAG_ABSENT, FLAG_ACTIVE, NEVER
 from kernels.survey import note_silence, survey
 
@@ -211,58 +211,72 @@ def try_alone(
 
 
 @step
+def keep_lanes(n_slots, now, kept):
+    """Copy what is known of a sensor under a pack's envelopes."""
+    hot, lanes, rings, seconds, armed = now
+    kept_hot, kept_lanes, kept_rings, kept_seconds, kept_armed = kept
+    kept_hot[0] = hot[0]
+    kept_lanes[0] = lanes[0]
+    kept_armed[0] = armed[0]
+    for u in range(n_slots):
+        kept_rings[u] = rings[u]
+        kept_seconds[u] = seconds[u]
+
+
+@step
+def recall_lane(k, variant, p, lane_params, slot_of, kept, stats):
+    """Give one lane's statistics to a survey by itself."""
+    kept_hot, kept_lanes, kept_rings, kept_seconds, kept_armed = kept
+    hot, rings, seconds, _, armed = stats
+    out_of_lane(k, kept_hot[0], kept_lanes[0], lane_params, hot)
+    armed[0] = kept_armed[0]
+    for w in range(p.n_windows):
+        rings[w] = kept_rings[slot_of[variant, w]]
+        seconds[w] = kept_seconds[slot_of[variant, w]]
+
+
+@step
 def try_pack(
     records, first, last, survey_plan, pack, lane_params, absent_ms, rows_of, tries, scratch,
     beside, room, n_changes, n_runs,
 ):  # fmt: skip
     """Go through one sensor's history under a pack's envelopes side by side.
 
-    Returns (changes, runs, whether any row was tried, whether the lanes gave up).
+    Returns (changes, runs, whether any row was tried), changes FULL where there is too little room.
     """
     envelopes, plan, slots = survey_plan
     slot_params, slot_of = slots
     stats, _, noted, latches = scratch
     moments, window_n, window_value, loud = noted
-    now, before, near, active = beside
-    hot, lanes, rings, seconds, armed = now
-    kept_hot, kept_lanes, kept_rings, kept_seconds, kept_armed = before
+    now, kept, near, active = beside
+    lanes = now[1]
     n_lanes, n_slots = np.int64(pack.n), np.int64(pack.n_slots)
     base = rows_of[pack.first]
-    no_season = envelopes[pack.first]
-    forget_sensor(no_season, hot, stats[1], stats[2], stats[3], armed)
+    forget_sensor(envelopes[pack.first], now[0], stats[1], stats[2], stats[3], now[4])
     forget_lanes(n_lanes, lanes[0])
-    forget_rings(n_slots, rings, seconds)
+    forget_rings(n_slots, now[2], now[3])
     for k in range(n_lanes):
         active[k] = 0
     begun = False
     for a in range(first, last, STRETCH):
         b = min(a + STRETCH, last)
-        kept_hot[0] = hot[0]
-        kept_lanes[0] = lanes[0]
-        kept_armed[0] = armed[0]
+        keep_lanes(n_slots, now, kept)
         for u in range(n_slots):
-            kept_rings[u] = rings[u]
-            kept_seconds[u] = seconds[u]
             near[u] = 0
         hush(n_lanes, lanes[0], 0.0)
-        found = survey_lanes(
-            records, a, b, last, plan, envelopes, pack, absent_ms, hot, lanes, lane_params, rings,
-            seconds, slot_params, near, armed,
+        survey_lanes(
+            records, a, b, last, plan, envelopes, pack, lane_params, absent_ms, now, slot_params,
+            near,
         )  # fmt: skip
-        if found == GAVE_UP:
-            return n_changes, n_runs, begun, True
         for k in range(n_lanes):
-            p = envelopes[pack.first + k]
+            variant = np.int64(pack.first + k)
+            p = envelopes[variant]
             reached = active[k] != 0 or lanes[0].loud[k] != 0.0
             for w in range(p.n_windows):
-                reached |= near[slot_of[pack.first + k, w]] != 0
+                reached |= near[slot_of[variant, w]] != 0
             if not reached:
                 continue
-            out_of_lane(k, kept_hot[0], kept_lanes[0], stats[0])
-            stats[4][0] = kept_armed[0]
-            for w in range(p.n_windows):
-                stats[1][w] = kept_rings[slot_of[pack.first + k, w]]
-                stats[2][w] = kept_seconds[slot_of[pack.first + k, w]]
+            recall_lane(k, variant, p, lane_params, slot_of, kept, stats)
             n, n_loud = survey_stretch(
                 records, a, b, last, plan, p, absent_ms, stats, np.int64(1), moments, window_n,
                 window_value, loud,
@@ -275,9 +289,9 @@ def try_pack(
                 forget_rows(n_rows, hot_rows, cold, held, ends)
                 begun = True
             n_changes, n_runs, active[k] = attempt_rows(
-                rows_of[pack.first + k], rows_of[pack.first + k + 1], base, n, n_loud, tries,
-                absent_ms, noted, latches, room, n_changes, n_runs,
+                rows_of[variant], rows_of[variant + 1], base, n, n_loud, tries, absent_ms, noted,
+                latches, room, n_changes, n_runs,
             )  # fmt: skip
             if n_changes == FULL:
-                return n_changes, n_runs, begun, False
-    return n_changes, n_runs, begun, False
+                return n_changes, n_runs, begun
+    return n_changes, n_runs, begun

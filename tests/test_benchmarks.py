@@ -5,21 +5,32 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 import pytest
 
-from benchmarks import bars, bench_records
+from benchmarks import bars, bench_records, bench_tune, report_once, tune_once
 from benchmarks.__main__ import markdown
-from benchmarks.bars import BARS, Bar, Result
+from benchmarks.bars import BARS, TUNE_BARS, Bar, Result
 from benchmarks.bench_detect import Race
 from benchmarks.bench_pipeline import SHARE, Bench
+from benchmarks.bench_replay import Site, site
 from benchmarks.limits import Lines
 from benchmarks.measure import Measured, Spread, by_turns, ratios
 from benchmarks.naive import NaiveLine
+from benchmarks.tune_peers import contest as tune_contest
+from benchmarks.tune_peers import frames, ours, sql
+from benchmarks.tune_peers import naive as naive_loop
+from benchmarks.tune_peers import race as tune_race
+from benchmarks.tune_peers.contest import RULES as CONTEST_RULES
+from benchmarks.tune_peers.contest import Contest, differing
+from benchmarks.tune_spaces import SPACES
 from benchmarks.workloads import BATCH, SWEEPS, Feed, city, plan_of, rules_text, with_ticks
+from engine.analysis.past import Past, judge
 from engine.plan import Plan, compile_plan
 from engine.readings import Readings
 from engine.rules import Rules
@@ -41,6 +52,14 @@ PROMISED = {
     "warm": (2, 1),
     "first": (60, 25),
     "resolve": (20, None),
+}
+PROMISED_OF_TUNING = {
+    "limits": (30, 5),
+    "windows": (6, 3),
+    "naive": (2, 4),
+    "polars": (8, None),
+    "report": (5, None),
+    "size": (5, None),
 }
 
 
@@ -181,9 +200,10 @@ def test_records_are_written_for_the_sources_and_sensors_that_were_drawn() -> No
 
 def test_table_has_every_bar_that_was_promised_with_its_bounds() -> None:
     assert {bar.key: (bar.bar, bar.stretch) for bar in BARS} == PROMISED
+    assert {bar.key: (bar.bar, bar.stretch) for bar in TUNE_BARS} == PROMISED_OF_TUNING
 
 
-@pytest.mark.parametrize("bar", BARS, ids=lambda bar: bar.key)
+@pytest.mark.parametrize("bar", BARS + TUNE_BARS, ids=lambda bar: bar.key)
 def test_every_bar_has_a_measuring_function(bar: Bar) -> None:
     assert callable(bar.function())
 
@@ -263,3 +283,155 @@ def test_resolving_ids_is_measured_and_written_as_json() -> None:
     assert line["key"] == "resolve"
     assert 0 < line["low"] <= line["measured"] <= line["high"]
     assert line["verdict"] in ("bar", "missed")
+
+
+@pytest.mark.parametrize(("space", "n"), [("limits", 1000), ("statistics", 16), ("ladders", 16)])
+def test_settings_of_a_space_all_differ_and_hold_the_rules_as_they_are(space: str, n: int) -> None:
+    text = rules_text(windowed=True)
+    settings = SPACES[space](text)
+    assert len(settings) == len({rules.digest for rules in settings}) == n
+    assert Rules.parse(text).digest in {rules.digest for rules in settings}
+
+
+def lively(space: str, n_readings: int = 40_000, n_sensors: int = 200) -> Contest:
+    """Return a contest with many incidents and outliers, a few of them at once."""
+    readings = Feed(n_sensors, incidents=0.004, outliers=0.001).batch(n_readings)
+    return Contest(readings, n_sensors, tuple(SPACES[space](CONTEST_RULES)))
+
+
+@pytest.mark.parametrize("space", ["statistics", "ladders"])
+def test_naive_loop_over_settings_finds_every_episode_that_the_sweep_finds(space: str) -> None:
+    contest = lively(space)
+    mine, theirs = ours.run(contest), naive_loop.run(contest)
+    assert len(mine) > 1000
+    assert set(mine["setting"].tolist()) == set(range(16))
+    assert set(mine["peak"].tolist()) == {1, 2, 3, 4}
+    assert differing(mine, theirs, "setting", "sensor", "start_ms", "peak") == 0
+    # settings differ in what they find, or there would be nothing to compare
+    assert len({mine[mine["setting"] == j]["start_ms"].tobytes() for j in range(16)}) > 3
+
+
+def test_naive_loop_makes_room_for_all_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    contest = lively("ladders", 10_000, 50)
+    whole = naive_loop.run(contest)
+    monkeypatch.setattr(naive_loop, "ROOM", 3)
+    assert np.array_equal(naive_loop.run(contest), whole)
+
+
+@pytest.mark.parametrize(
+    ("run", "off"), [(frames.run, 0.05), (sql.run, 0.1)], ids=["polars", "duckdb"]
+)
+def test_queries_find_nearly_the_episodes_that_the_sweep_finds(run: Any, off: float) -> None:
+    contest = tune_race.contest_of("ladders", 60_000, 300)
+    mine, theirs = ours.run(contest), run(contest)
+    assert len(mine) > 10
+    assert differing(mine, theirs, "setting", "sensor", "start_ms") <= off
+
+
+def test_race_is_called_off_where_an_episode_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    contest = lively("ladders", 10_000, 50)
+    mine = ours.run(contest)
+    tune_race.compare(mine, mine.copy())
+    later = mine.copy()
+    later["start_ms"][0] += 1
+    lower = mine.copy()
+    lower["peak"][-1] -= 1
+    for theirs in (later, lower, mine[1:]):
+        with pytest.raises(AssertionError, match="ours and the naive loop differ"):
+            tune_race.compare(mine, theirs)
+    with pytest.raises(AssertionError, match="no episodes"):
+        tune_race.compare(mine[:0], mine[:0])
+    monkeypatch.setitem(tune_race.QUERIES, "polars", lambda contest: mine[: len(mine) // 2])
+    with pytest.raises(AssertionError, match="polars finds"):
+        tune_race.check(contest)
+
+
+def test_race_gives_every_contestant_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune_contest, "INCIDENTS", 0.001)
+    found = tune_race.race("ladders", 40_000, 200, 2, 20_000)
+    assert [len(found[f"{name}_ns"]) for name in ("ours", "naive", "polars", "duckdb")] == [
+        2,
+        2,
+        2,
+        1,
+    ]
+    assert sum(found["episodes_of"]) > found["episodes"] > 0
+    measured = bench_tune._over_ours("naive", {"statistics": found, "ladders": found})
+    assert measured.figure.low == min(
+        theirs / mine for theirs, mine in zip(found["naive_ns"], found["ours_ns"], strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def hamlet() -> Iterator[Site]:
+    """A site of three hundred sensors."""
+    with site(300) as made:
+        yield made
+
+
+def test_settings_are_tried_over_a_file_as_they_are_replayed(hamlet: Site) -> None:
+    history = hamlet.history(60_000)
+    settings = SPACES["limits"](rules_text())[::97]
+    found = tune_once.tried(hamlet.folder, history, settings, 2)
+    assert found["readings"] == 60_000
+    past = Past.open(hamlet.folder / "city.catalog", history)
+    assert found["alerts"] == [len(judge(past, rules).steps) for rules in settings]
+    assert len(set(found["alerts"])) > 3
+    assert 0 < found["read_s"] < found["wall_s"] == found["read_s"] + found["try_s"]
+
+
+def test_trying_is_told_in_replays_with_the_alerts_of_each_setting() -> None:
+    found = {
+        "replay_s": [1.0, 2.0, 1.0], "wall_s": [4.0, 6.0, 5.0], "read_s": [1.0, 1.0, 1.0],
+        "try_s": [3.0, 5.0, 4.0], "cpu_s": [6.0, 9.0, 8.0], "alerts": [10, 4000, 7],
+        "peak_bytes": 10**9,
+    }  # fmt: skip
+    measured = bench_tune.against_replay(found)
+    assert measured.figure == Spread(4.0, 3.0, 5.0)
+    assert "7 to 4,000 alerts a setting" in measured.limit
+    assert measured.details["settings"] == 3
+
+
+def test_sweep_whose_plain_setting_alerts_otherwise_than_a_replay_is_refused(
+    hamlet: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = {"wall_s": 1, "read_s": 1, "try_s": 1, "cpu_s": 1, "alerts": [5] * 1000}
+    monkeypatch.setattr(bench_tune, "started", lambda *given: tried)
+    monkeypatch.setattr(hamlet, "replay", lambda n: {"wall_s": [1.0], "alerts": 6})
+    with pytest.raises(AssertionError, match="a replay gives 6 alerts, the sweep 5"):
+        bench_tune.by_turns(hamlet, "limits", 60_000, windowed=False, turns=1)
+
+
+def test_report_of_many_episodes_is_written_and_weighed(hamlet: Site) -> None:
+    history = bench_tune.many_episodes(hamlet, 20_000, 0.01)
+    found = report_once.reported(hamlet.folder, history, 2)
+    assert found["episodes"] > 50
+    assert len(found["report_s"]) == 2
+    assert found["bytes"] == len((hamlet.folder / "report.html").read_bytes()) > 100_000
+
+
+def test_report_of_too_few_episodes_is_refused() -> None:
+    with pytest.raises(AssertionError, match="9,999 episodes only"):
+        bench_tune._of_many({"episodes": 9_999})
+    assert bench_tune._of_many({"episodes": 10_000})
+
+
+@pytest.mark.slow
+def test_tuning_is_measured_against_a_replay_and_the_others_in_processes_of_their_own() -> None:
+    small = {"n_readings": 60_000, "n_sensors": 300, "turns": 1}
+    limits, windows = bench_tune.measure_limits(**small), bench_tune.measure_windows(**small)
+    assert limits.details["settings"] == 1000
+    assert windows.details["settings"] == windows.details["ladders"]["settings"] == 16
+    for measured in (
+        bench_tune.measure_naive(**small, n_checked=60_000),
+        bench_tune.measure_polars(**small, n_checked=60_000),
+    ):
+        assert measured.figure.median > 0
+        assert measured.details["readings"] == 60_000
+
+
+def test_tuning_has_a_table_of_its_own() -> None:
+    command = [sys.executable, "-m", "benchmarks.tune", "detect"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "there are limits, windows, naive, polars, report, size" in done.stderr

@@ -27,8 +27,8 @@ STATISTICS = (
     "utc_offset_ms",
 )  # fmt: skip
 """Parameters that decide what a sensor's statistics are, whatever they are held against."""
-GATE = ("scale", "offset", "range_low", "range_high", "season_bins")
-"""Parameters that decide how a reading is read; where they are equal, envelopes go side by side."""
+GATE = ("scale", "offset", "range_low", "range_high", "half_ms", "season_bins")
+"""Parameters by which a reading is read; where they are equal, envelopes go side by side."""
 WINDOW_STATISTICS = ("pane_ms", "n_panes", "aggregate")
 LOWEST = ("quiet_high", "quiet_rise", "quiet_fall", "quiet_deviation", "quiet_drift", "spike_at")
 MOST_KEPT = 4096
@@ -267,13 +267,25 @@ class _Slots:
 
 
 def _lanes(envelopes: Array, first: int, n: int) -> Array:
-    """Return the numbers of a pack's envelopes, lane by lane."""
-    lanes = np.zeros(1, LANE_PARAMS)
+    """Return the numbers of a pack's envelopes: lane by lane, or the lowest of all lanes."""
+    lanes, of_pack = np.zeros(1, LANE_PARAMS), envelopes[first : first + n]
     for name in LANE_PARAMS.names or ():
-        lanes[name][0, :n] = envelopes[name][first : first + n]
-    never = lanes["flat_after_n"] == 0
-    lanes["flat_after_n"][never] = np.inf
+        if lanes[name].ndim == 2:
+            lanes[name][0, :n] = of_pack[name]
+        elif name in RUN_LENGTHS:
+            lanes[name] = _shortest(of_pack[name])
+        elif name == "quiet_low":
+            lanes[name] = of_pack[name].max()
+        elif name != "drifts":
+            lanes[name] = of_pack[name].min()
+    lanes["drifts"] = np.isfinite(of_pack["quiet_drift"]).any()
     return lanes
+
+
+def _shortest(lengths: Array) -> int:
+    """Return the shortest run that counts; 0 where none does."""
+    given = lengths[lengths > 0]
+    return int(given.min()) if len(given) else 0
 
 
 def _envelope(params: Array, windows: list[Array]) -> tuple[Array, Array]:
@@ -286,8 +298,7 @@ def _envelope(params: Array, windows: list[Array]) -> tuple[Array, Array]:
         envelope[name] = params[name].min()
     envelope["quiet_low"] = params["quiet_low"].max()
     for name in RUN_LENGTHS:
-        given = params[name][params[name] > 0]
-        envelope[name] = given.min(initial=np.iinfo(np.int32).max) if len(given) else 0
+        envelope[name] = _shortest(params[name])
     near = windows[0].copy()
     for number, row in enumerate(near):
         for side in ("high", "low"):
