@@ -295,3 +295,12 @@ def test_what_a_sensor_had_of_its_own_stays_beside_its_new_delay(tmp_path: Path)
     (own,) = solve_sensors(past, made.rules, measure, Goal()).own
     assert (own.on_delay_s, own.off_delay_s, own.deadband) == (15, 4, 2)
     np.testing.assert_array_equal(own.high, high)
+
+
+def test_a_red_does_not_wait_for_what_a_blue_waits_for(tmp_path: Path) -> None:
+    made = jumping(tmp_path, leak_s=80)
+    told = made.rules.model_dump(mode="python", by_alias=True)
+    told["profiles"]["methane"]["limits"]["on_delay_s"] = {"blue": 30, "yellow": 2, "red": 2}
+    found = solve_sensors(made.past, Rules.model_validate(told), made.measure, Goal(max_rate=100))
+    # 15 and 22.5 s would do for red, but would be less than blue has
+    assert all(math.isnan(own.on_delay_s) for own in found.own) and found.offenders_n

@@ -43,8 +43,9 @@ class _Step(NamedTuple):
     wide: float = 0
     """The deadband, in steps between two levels."""
     off: float = 0
-    """The off-delay, in those of the profile."""
+    """The off-delay, in the longest of the profile's levels."""
     on: float = 0
+    """The on-delay, in the shortest of them: a red must not wait for what a blue waits for."""
     shift: float = 0
     """How far the limits move, in steps between two levels."""
 
@@ -52,7 +53,7 @@ class _Step(NamedTuple):
 _STEPS = (
     _Step(wide=0.3), _Step(wide=0.6), _Step(wide=0.9),
     _Step(off=2), _Step(wide=0.6, off=2), _Step(wide=0.6, off=6),
-    _Step(on=2), _Step(wide=0.6, off=2, on=2), _Step(wide=0.6, off=6, on=6),
+    _Step(on=2), _Step(wide=0.6, off=2, on=2), _Step(wide=0.6, off=6, on=3),
     _Step(wide=0.6, shift=0.25), _Step(wide=0.6, shift=0.5), _Step(wide=0.6, shift=1),
     _Step(wide=0.6, shift=2),
 )  # fmt: skip
@@ -347,17 +348,20 @@ class _Work:
         )
 
     def _delay_s(self, sensor: int, which: str, factor: float, given: float) -> float:
-        """Return a delay of all levels so many times as long as the longest of them was."""
+        """Return a delay of all levels, longer than that of each was, or else the given one."""
         row = self.plan.params[self.plan.row[sensor]]
         watched = np.isfinite(row["high"]) | np.isfinite(row["low"])
-        delay_s = float(row[f"{which}_ms"].max(where=watched, initial=0)) / 1000
+        if not factor or not watched.any():
+            return given
+        delays_s = row[f"{which}_ms"][watched] / 1000
+        told_s = float(delays_s.min() if which == "on" else delays_s.max())
         # a shorter one than the sensor's period is as long as that
         period_s = float(self.past.catalog.period_ms[sensor]) / 1000
-        base_s = max(delay_s, period_s, _LEAST_DELAY_S)
+        base_s = max(told_s, period_s, _LEAST_DELAY_S)
         longer_s = min(factor * base_s, max(_MOST_DELAY_S, 2 * base_s), MAX_DELAY_S)
         if which == "on":
             longer_s = min(longer_s, self.goal.within_s)
-        return longer_s if factor and longer_s > delay_s else given
+        return longer_s if longer_s > delays_s.max() else given
 
     def _limits(self, sensor: int, step: _Step) -> tuple[Array, Array, float]:
         """Return a sensor's limits and deadband at a step, in its own unit."""
