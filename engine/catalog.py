@@ -70,6 +70,8 @@ class Catalog:
     override_high: np.ndarray  # (K, 4) float64: blue, yellow, orange, red; sensor's unit; NaN none
     override_low: np.ndarray  # (K, 4) float64, likewise
     override_deadband: np.ndarray  # (K,) float64, sensor's unit; NaN none
+    override_on_delay_s: np.ndarray  # (K,) float64, of every level; NaN none
+    override_off_delay_s: np.ndarray  # (K,) float64, likewise
 
     coupling_start: np.ndarray  # (S + 1,) int64: couplings from source i
     coupling_target: np.ndarray  # (C,) int32

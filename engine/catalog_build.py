@@ -366,7 +366,9 @@ def _sensor_columns(sensors: Sensors, dense: np.ndarray) -> dict[str, Any]:
     ascending = [("source", "ascending"), ("sensor_id", "ascending")]
     order = np.asarray(pc.sort_indices(keys, sort_keys=ascending))
     high, low, deadband = sensors.high[order], sensors.low[order], sensors.deadband[order]
-    has_override = ~(np.isnan(high).all(1) & np.isnan(low).all(1) & np.isnan(deadband))
+    on_delay_s, off_delay_s = sensors.on_delay_s[order], sensors.off_delay_s[order]
+    own = np.column_stack([high, low, deadband, on_delay_s, off_delay_s])
+    has_override = ~np.isnan(own).all(1)
     n_of_source = np.bincount(source, minlength=len(dense))
     return {
         "sensor_start": np.concatenate(([0], np.cumsum(n_of_source))).astype(np.int64),
@@ -381,6 +383,8 @@ def _sensor_columns(sensors: Sensors, dense: np.ndarray) -> dict[str, Any]:
         "override_high": high[has_override].ravel(),
         "override_low": low[has_override].ravel(),
         "override_deadband": deadband[has_override],
+        "override_on_delay_s": on_delay_s[has_override],
+        "override_off_delay_s": off_delay_s[has_override],
     }
 
 

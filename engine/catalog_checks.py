@@ -24,6 +24,7 @@ from engine.units import Quantity, UnitError, did_you_mean, normalise_unit, to_c
 LEVELS = ("blue", "yellow", "orange", "red")
 HIGH = tuple(f"high_{level}" for level in LEVELS)
 LOW = tuple(f"low_{level}" for level in LEVELS)
+DELAYS = ("on_delay_s", "off_delay_s")
 MAX_PERIOD_S = 4_294_967.0  # what uint32 milliseconds hold: 49 days
 
 SOURCE_COLUMNS = [
@@ -44,7 +45,10 @@ SENSOR_COLUMNS = [
     Column(name="quantity"),
     Column(name="unit"),
     Column(name="period_s", is_number=True),
-    *(Column(name=name, is_number=True, required=False) for name in (*HIGH, *LOW, "deadband")),
+    *(
+        Column(name=name, is_number=True, required=False)
+        for name in (*HIGH, *LOW, "deadband", *DELAYS)
+    ),
 ]
 COUPLING_COLUMNS = [
     Column(name="from_source"),
@@ -89,6 +93,8 @@ class Sensors:
     high: np.ndarray
     low: np.ndarray
     deadband: np.ndarray
+    on_delay_s: np.ndarray
+    off_delay_s: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +268,7 @@ def check_sensors(
     source = checks.references("source_id", known, "sources")
     quantity, unit, scale, offset = _measured(checks, quantities)
     high, low, deadband = _overrides(checks)
+    on_delay_s, off_delay_s = (_own_delay(checks, key) for key in DELAYS)
     return Sensors(
         sensor_id=sensor_id,
         source=source,
@@ -273,6 +280,8 @@ def check_sensors(
         high=high,
         low=low,
         deadband=deadband,
+        on_delay_s=on_delay_s,
+        off_delay_s=off_delay_s,
     )
 
 
@@ -357,6 +366,16 @@ def _overrides(checks: TableChecks) -> tuple[np.ndarray, np.ndarray, np.ndarray]
             lambda row, _: f"low limits must lie below the high limit {lowest_high[row]:g}",
         )
     return high, low, deadband
+
+
+def _own_delay(checks: TableChecks, key: str) -> np.ndarray:
+    from engine.rules_base import MAX_DELAY_S
+
+    delay_s = checks.number(key)
+    wrong = (delay_s < 0) | (delay_s > MAX_DELAY_S)
+    problem = f"must be at least 0 and at most {MAX_DELAY_S:.15g} s"
+    checks.note(f"{key} out of range", key, wrong, delay_s, problem)
+    return delay_s
 
 
 def _note_order(

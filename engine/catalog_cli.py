@@ -70,7 +70,7 @@ def show(path: Path, as_json: bool) -> int:
     console.print(f"[bold]{escape(str(path))}[/bold]  digest {catalog.digest}")
     console.print(
         f"{_count(summary['sources'], 'source')}, {_count(summary['sensors'], 'sensor')} "
-        f"({summary['overrides']:,} with limits of their own), "
+        f"({summary['overrides']:,} with limits or delays of their own), "
         f"{_count(summary['couplings'], 'coupling')}, {_count(summary['districts'], 'district')}; "
         f"opened in {open_s * 1000:.1f} ms"
     )

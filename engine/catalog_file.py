@@ -21,7 +21,8 @@ import pyarrow as pa
 from engine.arrow_views import column_of, view
 from engine.errors import CatalogError, OutputError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_READ_VERSIONS = (2, FORMAT_VERSION)
 _META_KEY = b"tocsin.catalog"
 _PAD_KEY = b"tocsin.pad"
 _LINE = 64  # bytes of a cache line
@@ -53,6 +54,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "override_high": ("float64", "override level"),
     "override_low": ("float64", "override level"),
     "override_deadband": ("float64", "override"),
+    "override_on_delay_s": ("float64", "override"),
+    "override_off_delay_s": ("float64", "override"),
     "coupling_start": ("int64", "source bound"),
     "coupling_target": ("int32", "coupling"),
     "coupling_weight": ("float32", "coupling"),
@@ -71,8 +74,17 @@ COLUMNS: dict[str, tuple[str, str]] = {
 
 Columns of the same kind of row have the same length; a `bound` stands before and after each.
 """
+_NEW_IN_3 = ("override_on_delay_s", "override_off_delay_s")
+"""Not in a file of format 2, which is read on: snapshots speak of catalogs of before an upgrade."""
 
 Columns = Mapping[str, Any]
+
+
+def _columns_of(version: Any) -> dict[str, tuple[str, str]]:
+    """Return the columns of a format's files."""
+    if version != 2:
+        return COLUMNS
+    return {name: column for name, column in COLUMNS.items() if name not in _NEW_IN_3}
 
 
 def text_buffers(array: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +108,7 @@ def digest_of(columns: Columns, meta: Mapping[str, Any]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     facts = {key: value for key, value in meta.items() if key != "digest"}
     digest.update(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode())
-    for name, (dtype, _) in COLUMNS.items():
+    for name, (dtype, _) in _columns_of(meta.get("version")).items():
         column = columns[name]
         digest.update(f"\n{name} {dtype} {len(column)}\n".encode())
         if dtype == TEXT:
@@ -109,8 +121,9 @@ def digest_of(columns: Columns, meta: Mapping[str, Any]) -> str:
 
 
 def write_columns(path: Path, columns: Columns, meta: Mapping[str, Any]) -> None:
-    """Write a catalog file whole or not at all. Raises `OutputError`."""
-    lists = [_as_list(columns[name], dtype) for name, (dtype, _) in COLUMNS.items()]
+    """Write a catalog file whole or not at all, in the format of `meta`. Raises `OutputError`."""
+    written = _columns_of(meta.get("version"))
+    lists = [_as_list(columns[name], dtype) for name, (dtype, _) in written.items()]
     schema = _placed_schema(lists, meta)
     batch = pa.RecordBatch.from_arrays(lists, schema=schema)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -146,7 +159,8 @@ def _arrow_type(dtype: str) -> Any:
 
 
 def _schema(meta: Mapping[str, Any], pad: int) -> Any:
-    fields = [(name, pa.large_list(_arrow_type(dtype))) for name, (dtype, _) in COLUMNS.items()]
+    kept = _columns_of(meta.get("version"))
+    fields = [(name, pa.large_list(_arrow_type(dtype))) for name, (dtype, _) in kept.items()]
     text = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
     return pa.schema(fields, metadata={_META_KEY: text, _PAD_KEY: b" " * pad})
 
@@ -173,7 +187,8 @@ def read_columns(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Map a catalog file and return its columns, as views of the file, and its metadata.
 
     Texts come as `pa.LargeStringArray`, all else as read-only NumPy arrays. Raises `CatalogError`
-    for a file that is missing, truncated, of another kind or of another version.
+    for a file that is missing, truncated, of another kind or of another version. In one of format 2
+    no sensor has delays of its own.
     """
     if not path.is_file():
         raise CatalogError(f"{path}: {'is a folder' if path.is_dir() else 'no such catalog'}")
@@ -184,12 +199,12 @@ def read_columns(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise CatalogError(f"{path}: an Arrow file, but not a Tocsin catalog")
         meta = json.loads(metadata[_META_KEY])
         version = meta.get("version")
-        if version != FORMAT_VERSION:
+        if version not in _READ_VERSIONS:
             raise CatalogError(
-                f"{path}: catalog format {version}, this Tocsin reads format {FORMAT_VERSION}; "
-                "build the catalog again"
+                f"{path}: catalog format {version}, this Tocsin reads format "
+                f"{' and '.join(map(str, _READ_VERSIONS))}; build the catalog again"
             )
-        expected = _schema({}, 0)
+        expected = _schema(meta, 0)
         if reader.num_record_batches != 1 or not reader.schema.equals(expected):
             raise CatalogError(f"{path}: not a whole Tocsin catalog: columns differ")
         batch = reader.get_batch(0)
@@ -201,8 +216,11 @@ def read_columns(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CatalogError(f"{path}: not a whole Tocsin catalog: {batch.num_rows} rows")
     columns = {
         name: _view(batch.column(position), dtype)
-        for position, (name, (dtype, _)) in enumerate(COLUMNS.items())
+        for position, (name, (dtype, _)) in enumerate(_columns_of(version).items())
     }
+    for name in COLUMNS.keys() - columns.keys():
+        columns[name] = np.full(len(columns["override_sensor"]), np.nan)
+        columns[name].setflags(write=False)
     return columns, meta
 
 

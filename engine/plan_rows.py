@@ -57,9 +57,9 @@ class Assignment:
     base: Array
     """The row before its own limits, of each row after those."""
     own: Array
-    """Those rows' own limits: four high, four low, deadband; NaN where the profile's hold."""
+    """Those rows' own: four high, four low, deadband, on- and off-delay; NaN: the profile's."""
     sensors: Array
-    """Sensors with limits of their own, and which of those rows each has."""
+    """Sensors with limits or delays of their own, and which of those rows each has."""
     own_row: Array
     notes: list[Fault]
 
@@ -222,7 +222,13 @@ def _assignment(catalog: Catalog, profiled: tuple[bool, ...], row: Array) -> Ass
     """Return the assignment with a row of its own for each distinct set of own limits."""
     sensors = np.asarray(catalog.override_sensor, np.int64)
     own = np.column_stack(
-        [catalog.override_high, catalog.override_low, catalog.override_deadband]
+        [
+            catalog.override_high,
+            catalog.override_low,
+            catalog.override_deadband,
+            catalog.override_on_delay_s,
+            catalog.override_off_delay_s,
+        ]
     ).astype(np.float64)
     watched = np.array(profiled)[row[sensors]]
     notes = []
@@ -231,13 +237,16 @@ def _assignment(catalog: Catalog, profiled: tuple[bool, ...], row: Array) -> Ass
             Fault(
                 kind="note",
                 key="profiles",
-                problem="no profile watches these sensors, so their own limits do nothing; sensors",
+                problem=(
+                    "no profile watches these sensors, so their own limits and delays do nothing; "
+                    "sensors"
+                ),
                 value=int((~watched).sum()),
             )
         )
     kept = watched & ~np.isnan(own).all(1)
     sensors, own = sensors[kept], own[kept]
-    lines, group = np.zeros((0, 10)), np.zeros(0, np.int64)
+    lines, group = np.zeros((0, 1 + own.shape[1])), np.zeros(0, np.int64)
     if len(sensors):
         lines, group = _distinct(np.column_stack([row[sensors], own]))
         row = row.copy()
@@ -271,6 +280,10 @@ def _replace_limits(rows: Array, own: Array) -> None:
     rows["high"] = np.where(np.isnan(high), rows["high"], high * scale + offset)
     rows["low"] = np.where(np.isnan(low), rows["low"], low * scale + offset)
     rows["deadband"] = np.where(np.isnan(deadband), rows["deadband"], deadband * rows["scale"])
+    for key, delay_s in (("on_ms", own[:, 9:10]), ("off_ms", own[:, 10:11])):
+        # rounded as to_ms does, which takes one number; a delay is that of every level
+        delay_ms = np.rint(np.nan_to_num(delay_s) * 1000).astype(np.int64)
+        rows[key] = np.where(np.isnan(delay_s), rows[key], delay_ms)
     set_quiet(rows)
 
 

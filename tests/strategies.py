@@ -33,7 +33,7 @@ def tiny_catalog(
     sources    (id, category[, static class[, district[, department]]]), in dense order
     sensors    (id, source, quantity, unit[, period_s]); dense order: by source, then as given
     couplings  (from source, to source, kind, weight)
-    own        sensor → limits of its own: {"high_red": 50, "low_blue": 1, "deadband": 2}
+    own        sensor → limits of its own: {"high_red": 50, "deadband": 2, "on_delay_s": 60}
     site_quantities  quantity → canonical unit, beside the built-in ones
     """
     rows = [(*source, *("none", None, None)[len(source) - 2 :]) for source in sources]
@@ -111,7 +111,10 @@ def _own_limits(
         "override_sensor": np.array(sensors, np.int32),
         "override_high": high.T.copy(),
         "override_low": low.T.copy(),
-        "override_deadband": np.array(column("deadband"), np.float64),
+        **{
+            f"override_{key}": np.array(column(key), np.float64)
+            for key in ("deadband", "on_delay_s", "off_delay_s")
+        },
     }
 
 

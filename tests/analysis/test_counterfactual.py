@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,26 @@ def test_a_sensors_own_limit_is_not_sought_in_the_rules(tmp_path: Path) -> None:
     assert "profiles.methane.limits.high.red" not in by_key(
         explain(past, rules, first(past, rules, "well-1"))
     )
+
+
+def test_a_sensors_own_delay_is_not_sought_in_the_rules(tmp_path: Path) -> None:
+    past = past_of(tmp_path, ("well-1/ch4", HUMP))
+    sensor = past.catalog.sensor_id.to_pylist().index("well-1/ch4")
+    nothing = np.full((1, 4), np.nan)
+    catalog = replace(
+        past.catalog,
+        override_sensor=np.array([sensor], np.int32),
+        override_high=nothing,
+        override_low=nothing,
+        override_deadband=np.array([np.nan]),
+        override_on_delay_s=np.array([3.0]),
+        override_off_delay_s=np.array([np.nan]),
+    )
+    past, rules = replace(past, catalog=catalog), Rules.parse(RULES)
+    found = explain(past, rules, first(past, rules, "well-1"))
+    assert "profiles.methane.limits.high.blue" in by_key(found)
+    tried = [*by_key(found), *(key.name for key in found.searches[-1].in_vain)]
+    assert not [key for key in tried if "on_delay" in key]
 
 
 # --- questions -----------------------------------------------------------------------------------

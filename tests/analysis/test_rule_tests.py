@@ -197,6 +197,25 @@ sensors.ch4 = { quantity = "methane", unit = "%vol", period_s = 60, high = { red
     assert tested(tmp_path, body).passed
 
 
+def test_a_sensor_s_own_delays_hold_its_level_back_and_up(tmp_path: Path) -> None:
+    body = """readings = { ch4 = "0*3 60*6 0*6" }
+[test.sources.well]
+category = "gas_well"
+[test.sources.well.sensors.ch4]
+quantity = "methane"
+unit = "%LEL"
+period_s = 60
+on_delay_s = 120
+off_delay_s = 60
+"""
+    body += expect(at='"4m"', sensor='"ch4"\nsignals = { high = "normal" }')
+    body += expect(at='"5m"', sensor='"ch4"\nsignals = { high = "red" }')
+    body += expect(at='"9m"', sensor='"ch4"\nsignals = { high = "red" }')
+    body += expect(at='"10m"', sensor='"ch4"\nsignals = { high = "normal" }')
+    test = tested(tmp_path, body)
+    assert test.passed, test.failures
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_sources_of_a_catalog_come_with_their_couplings(tmp_path: Path, compiled: bool) -> None:
     city = tmp_path / "city"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from engine.analysis.past import Past, judge
@@ -16,12 +18,16 @@ from engine.analysis.tuning.measure import Yardstick
 from engine.analysis.tuning.settings import Refused
 from engine.analysis.tuning.solve import RATE, Goal, Solution, delays_of, prove, solve, tried_of
 from engine.analysis.tuning.solve_sensors import solve_sensors
+from engine.arrow_views import texts
 from engine.catalog import Catalog
 from engine.catalog_build import build_catalog
 from engine.errors import SettingsError
 from engine.rules import Rules
+from engine.truth import Incident
 from tests.analysis.studies import Given, given
 from tests.cities import coupling, sensor, source, write_folder
+from tests.engine.histories import write
+from tests.engine.replays import BEGIN_MS, city
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +231,76 @@ def test_without_a_truth_sensors_that_alarm_again_and_again_are_calmed(made: Giv
     found = solve_sensors(made.past, made.rules, measure, Goal(max_rate=100))
     assert found.own and all(each.false_before >= 3 for each in found.own)
     assert sum(e.false_after for e in found.own) < sum(e.false_before for e in found.own)
+
+
+def jumping(folder: Path, *, leak_s: int) -> Given:
+    """Return the history of a well whose sensor jumps for 3 s now and then, and leaks once."""
+    files = city(folder)
+    gas = np.where(np.arange(2400) % 120 >= 117, 60.0, 5.0)
+    gas[1260 : 1260 + leak_s] = 60.0
+    event_ms = BEGIN_MS + 1000 * np.arange(2400)
+    table = pa.table({"sensor": ["well-1/ch4"] * 2400, "event_ms": event_ms, "value": gas})
+    readings = write(folder / "past.parquet", table)
+    past = Past.open(files.catalog, readings)
+    start_ms, end_ms = (BEGIN_MS + 1000 * second for second in (1260, 1260 + leak_s))
+    leak = Incident(source="well-1", start_ms=start_ms, end_ms=end_ms, kind="leak")
+    measure = Yardstick(catalog=past.catalog, incidents=(leak,), lead_s=0, grace_s=0)
+    return Given(files, readings, past, Rules.load(files.rules), measure)
+
+
+#   60   ╷  ╷  ╷  ╷  ┌────────┐ ╷  ╷   %LEL
+#   5  ──┘──┘──┘──┘──┘  leak  └─┘──┘──
+def test_a_sensor_that_jumps_waits_longer_where_the_incident_is_found_all_the_same(
+    tmp_path: Path,
+) -> None:
+    made = jumping(tmp_path, leak_s=30)
+    found = solve_sensors(made.past, made.rules, made.measure, Goal(), folder=tmp_path / "s")
+    (own,) = found.own
+    assert own.sensor == "well-1/ch4" and own.false_before > 10 and own.false_after == 0
+    assert (own.on_delay_s, math.isnan(own.off_delay_s)) == (15, True)
+    assert all(map(math.isnan, (*own.high, *own.low, own.deadband)))
+    header, line = (tmp_path / "s/own_limits.csv").read_text().splitlines()
+    assert header.endswith(",deadband,on_delay_s,off_delay_s")
+    assert line == "well-1/ch4" + "," * 10 + "15,"
+    assert found.solution.proof is not None and found.solution.proof.delays_s.tolist() == [15]
+
+
+def test_no_sensor_waits_so_long_that_an_incident_is_missed_or_late(tmp_path: Path) -> None:
+    made = jumping(tmp_path / "short", leak_s=12)
+    found = solve_sensors(made.past, made.rules, made.measure, Goal())
+    # 15 s would calm it, and hide the leak; 60 s more would hold a jump until the leak begins
+    (own,) = found.own
+    assert math.isnan(own.on_delay_s) and own.off_delay_s == 20
+    assert found.solution.proof is not None and found.solution.proof.delays_s.tolist() == [0]
+    made = jumping(tmp_path / "late", leak_s=30)
+    found = solve_sensors(made.past, made.rules, made.measure, Goal(max_delay_s=6))
+    (own,) = found.own
+    assert own.on_delay_s == 6 and own.false_after == 0
+    assert found.solution.proof is not None and found.solution.proof.delays_s.tolist() == [6]
+
+
+def test_what_a_sensor_had_of_its_own_stays_beside_its_new_delay(tmp_path: Path) -> None:
+    made = jumping(tmp_path, leak_s=30)
+    high = [8, math.nan, 28, 48]
+    catalog = replace(
+        made.past.catalog,
+        override_sensor=np.array([made.past.catalog.resolver().resolve(texts(["well-1/ch4"]))[0]]),
+        override_high=np.array([high]),
+        override_low=np.full((1, 4), math.nan),
+        override_deadband=np.array([2.0]),
+        override_on_delay_s=np.array([1.0]),
+        override_off_delay_s=np.array([4.0]),
+    )
+    past, measure = replace(made.past, catalog=catalog), replace(made.measure, catalog=catalog)
+    (own,) = solve_sensors(past, made.rules, measure, Goal()).own
+    assert (own.on_delay_s, own.off_delay_s, own.deadband) == (15, 4, 2)
+    np.testing.assert_array_equal(own.high, high)
+
+
+def test_a_red_does_not_wait_for_what_a_blue_waits_for(tmp_path: Path) -> None:
+    made = jumping(tmp_path, leak_s=80)
+    told = made.rules.model_dump(mode="python", by_alias=True)
+    told["profiles"]["methane"]["limits"]["on_delay_s"] = {"blue": 30, "yellow": 2, "red": 2}
+    found = solve_sensors(made.past, Rules.model_validate(told), made.measure, Goal(max_rate=100))
+    # 15 and 22.5 s would do for red, but would be less than blue has
+    assert all(math.isnan(own.on_delay_s) for own in found.own) and found.offenders_n

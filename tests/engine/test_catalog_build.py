@@ -61,6 +61,22 @@ def city(n_sources: int, seed: int = 0) -> tuple[list[Row], list[Row], list[Row]
     return sources, sensors, couplings
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_delays_alone_are_a_sensors_own(tmp_path: Path, suffix: str) -> None:
+    sensors = [
+        sensor("a", "S", on_delay_s=90.0),
+        sensor("b", "S"),
+        sensor("c", "S", off_delay_s=0.0),
+        sensor("d", "S", on_delay_s=0.5, off_delay_s=49 * 86_400.0, high_red=9.0),
+    ]
+    catalog = build(tmp_path, [source("S")], sensors[::-1], suffix=suffix)
+    assert catalog.override_sensor.tolist() == [0, 2, 3]
+    np.testing.assert_array_equal(catalog.override_on_delay_s, [90, np.nan, 0.5])
+    np.testing.assert_array_equal(catalog.override_off_delay_s, [np.nan, 0, 4_233_600])
+    np.testing.assert_array_equal(catalog.override_high[:, 3], [np.nan, np.nan, 9])
+    assert catalog.summary()["overrides"] == 3
+
+
 def test_every_row_is_found_again_under_its_dense_index(tmp_path: Path) -> None:
     sources, sensors, couplings = city(60)
     catalog = build(tmp_path, sources, sensors, couplings, partitions=4)

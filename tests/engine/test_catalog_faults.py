@@ -120,6 +120,9 @@ def test_ids_and_names_that_become_keys_have_a_bound(tmp_path: Path) -> None:
         ({"high_orange": float("inf")}, "high_orange"),
         ({"deadband": float("-inf")}, "deadband"),
         ({"low_blue": 5.0, "high_blue": 4.0}, "low_*"),
+        ({"on_delay_s": -0.001}, "on_delay_s"),
+        ({"on_delay_s": float("inf")}, "on_delay_s"),
+        ({"off_delay_s": 4_233_600.001}, "off_delay_s"),
         ({"sensor_id": ""}, "sensor_id"),
         ({"quantity": None}, "quantity"),
     ],
@@ -129,6 +132,17 @@ def test_a_sensor_that_can_not_be_is_refused(
 ) -> None:
     found = faults_in(tmp_path, [source("a")], [sensor("0", "a"), sensor("1", "a") | changes])
     assert found and all(f"row 2: {key}: " in line for line in found)
+
+
+def test_a_delay_that_can_not_be_is_named_with_its_bound(tmp_path: Path) -> None:
+    sensors = [sensor("1", "a", off_delay_s="5"), sensor("2", "a", off_delay_s="-2")]
+    sensors += [sensor("3", "a", off_delay_s="5 s")]
+    assert faults_in(tmp_path, [source("a")], sensors, suffix=".csv") == [
+        "sensors.csv: row 3: off_delay_s: must be a number, got '5 s'",
+        "sensors.csv: row 2: off_delay_s: must be at least 0 and at most 4233600 s, got -2.0",
+    ]
+    (line,) = faults_in(tmp_path / "b", [source("a")], [sensor("1", "a", on_delay=5.0)])
+    assert line == "sensors.parquet: on_delay: unknown column (did you mean on_delay_s?)"
 
 
 def test_limits_that_ascend_with_gaps_are_fine(tmp_path: Path) -> None:

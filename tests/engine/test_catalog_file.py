@@ -98,8 +98,28 @@ def rewritten(path: Path, **changes: object) -> Path:
 
 
 def test_another_format_version_is_refused(compiled: Path) -> None:
-    with pytest.raises(CatalogError, match="catalog format 99, this Tocsin reads format 2"):
+    with pytest.raises(CatalogError, match="catalog format 99, this Tocsin reads format 2 and 3"):
         Catalog.open(rewritten(compiled, version=99))
+
+
+def test_a_catalog_from_before_sensors_had_delays_is_read_and_kept_as_it_is(tmp_path: Path) -> None:
+    write_folder(tmp_path, [source("a")], [sensor("1", "a", deadband=0.25), sensor("2", "a")])
+    Catalog.build(tmp_path, tmp_path / "now")
+    columns, meta = catalog_file.read_columns(tmp_path / "now")
+    # what a build of this folder was called before: snapshots speak of it by that name
+    meta |= {"version": 2, "digest": "4332e92b487380ac034bb8943112cab3"}
+    catalog_file.write_columns(tmp_path / "then", columns, meta)
+    with pa.OSFile(str(tmp_path / "then")) as file:
+        assert not [name for name in pa.ipc.open_file(file).schema.names if "delay" in name]
+    then = Catalog.open(tmp_path / "then")
+    then.verify()
+    assert then.override_deadband.tolist() == [0.25]
+    for delay_s in (then.override_on_delay_s, then.override_off_delay_s):
+        np.testing.assert_array_equal(delay_s, [np.nan])
+    catalog_file.write_columns(tmp_path / "copy", then.columns, then.meta)
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "then").read_bytes()
+    Catalog.build(tmp_path, tmp_path / "like", like=tmp_path / "then")
+    assert Catalog.open(tmp_path / "like").meta["version"] == 3
 
 
 def test_counts_that_do_not_fit_the_columns_are_refused(compiled: Path) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.errors import RulesError
 from engine.plan import Plan, compile_plan
 from engine.rules import Rules
+from engine.rules_base import MAX_DELAY_S, to_ms
 from kernels.layout import ABSENCE, HIGH, PARAMS, RED, STD, WINDOW_PARAMS
 from tests.engine.test_rules_docs import EXAMPLE
 from tests.strategies import tiny_catalog
@@ -197,6 +200,26 @@ def test_own_limits_that_cross_the_profiles_name_the_sensor(own: dict[str, float
     assert len(caught.value.faults) == 1
 
 
+def test_own_delays_replace_the_profiles_of_every_level() -> None:
+    delays = "on_delay_s = { red = 5, blue = 60 }\noff_delay_s = 30\n"
+    own = {"a": {"on_delay_s": 12.5}, "b": {"off_delay_s": 0.0, "high_red": 60}}
+    plan = plan_of(OWN + delays, tiny_catalog(sensors=TWO, own=own))
+    a, b = row_of(plan, 0), row_of(plan, 1)
+    assert a["on_ms"].tolist() == [12_500] * 4 and a["off_ms"].tolist() == [30_000] * 4
+    assert b["on_ms"].tolist() == [60_000, 0, 0, 5000] and b["off_ms"].tolist() == [0] * 4
+    assert a["high"].tolist() == [5, INF, INF, 50] and b["high"][3] == 60
+
+
+@given(st.lists(st.floats(0, MAX_DELAY_S), min_size=1, max_size=20))
+@settings(max_examples=60, deadline=None)
+def test_own_delays_are_rounded_as_those_of_rules_are(delays_s: list[float]) -> None:
+    sensors = [(f"s{i:02}", "well", "methane", "%LEL") for i in range(len(delays_s))]
+    own = {f"s{i:02}": {"off_delay_s": delay_s} for i, delay_s in enumerate(delays_s)}
+    plan = plan_of(OWN, tiny_catalog(sensors=sensors, own=own))
+    off_ms = plan.params["off_ms"][plan.row, 0].tolist()
+    assert off_ms == [to_ms(delay_s) for delay_s in delays_s]
+
+
 def test_own_limits_of_sensors_without_a_profile_are_noted() -> None:
     plan = plan_of("", tiny_catalog(own={"methane-1": {"high_red": 60}}))
     assert [note.value for note in plan.notes] == [1]
@@ -230,6 +253,8 @@ def large_catalog(n_sensors: int, n_own: int) -> Any:
         override_high=high,
         override_low=np.full((n_own, 4), np.nan),
         override_deadband=np.full(n_own, np.nan),
+        override_on_delay_s=np.full(n_own, np.nan),
+        override_off_delay_s=np.full(n_own, np.nan),
         coupling_kinds=[],
         coupled_weight=np.zeros(0, np.float32),
         coupled_kind=np.zeros(0, np.uint8),

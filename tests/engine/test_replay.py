@@ -13,11 +13,22 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from engine.catalog_build import build_catalog
 from engine.errors import InputError, ReadingsError, SnapshotError
 from engine.replay import Job, Progress, ahead
 from engine.summary import Summary
+from tests.cities import sensor, source, write_folder
 from tests.engine.histories import write
-from tests.engine.replays import RULES, City, city, job, one_file, prepared, readings
+from tests.engine.replays import (
+    BEGIN_MS,
+    RULES,
+    City,
+    city,
+    job,
+    one_file,
+    prepared,
+    readings,
+)
 
 
 @pytest.fixture(scope="module")
@@ -345,6 +356,40 @@ def test_decoding_ahead_passes_on_what_it_raises_and_stops_when_it_is_closed():
     batches.close()
     assert len(taken) <= 5
     assert "decode" not in {thread.name for thread in threading.enumerate()}
+
+
+#              %LEL
+#   both wells  60 ───┐     ┌──┐
+#               5 ┘   └─────┘  └──
+#              10 s  80   200 215
+def test_a_sensors_own_delays_hold_its_alarm_back_and_up(tmp_path):
+    sensors = [
+        sensor("patient", "well-1", unit="%LEL", period_s=1.0, on_delay_s=30.0, off_delay_s=60.0),
+        sensor("hasty", "well-2", unit="%LEL", period_s=1.0),
+    ]
+    write_folder(tmp_path / "city", [source("well-1"), source("well-2")], sensors)
+    build_catalog(tmp_path / "city", tmp_path / "city.catalog", 1, None)
+    (tmp_path / "rules.toml").write_text(RULES.replace("hold_s = 20", "hold_s = 0"))
+    beyond = [10 <= second < 80 or 200 <= second < 215 for second in range(400)]
+    rows = [
+        (name, BEGIN_MS + 1000 * second, 60.0 if gas else 5.0)
+        for second, gas in enumerate(beyond)
+        for name in ("hasty", "patient")
+    ]
+    columns = zip(*rows, strict=True)
+    table = pa.table(dict(zip(("sensor", "event_ms", "value"), columns, strict=True)))
+    path, out = write(tmp_path / "day.parquet", table), tmp_path / "alerts.jsonl"
+    prepared(job(City(tmp_path / "city.catalog", tmp_path / "rules.toml"), path, output=out)).run()
+    seconds = {"well-1": [], "well-2": []}
+    falls = {"well-1": [], "well-2": []}
+    for alert in alerts(out.read_bytes()):
+        second = (alert["event_ms"] - BEGIN_MS) / 1000
+        if alert["transition"] == "raise":
+            seconds[alert["source"]].append(second)
+        elif alert["transition"] == "de-escalate" and alert["level_from"] == "red":
+            falls[alert["source"]].append(second)
+    assert seconds == {"well-1": [40], "well-2": [10, 200]}
+    assert falls["well-1"][0] >= 80 + 60 > 80 + 20 >= falls["well-2"][0] >= 80 + 10
 
 
 def test_a_summary_of_nothing_has_no_rates():

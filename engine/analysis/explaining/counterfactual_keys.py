@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from engine.analysis.explaining.moment import Moment, Sensor
@@ -228,10 +229,10 @@ class Bearing:
         profile = self._rules.profiles[name]
         unit = display_unit(profile.unit)
         if kind in (HIGH, LOW):
-            # a limit of the sensor's own stands in no key, but its delay does
+            # a limit or delay of the sensor's own stands in no key
             side, bound = ("high", profile.range[1]) if kind == HIGH else ("low", profile.range[0])
             yield from self._ladder((*base, "limits", side), level, unit, kind == HIGH, bound)
-            for at in LEVELS[:level]:
+            for at in () if self._has_own(sensor, "on_delay_s") else LEVELS[:level]:
                 if value_at(self._rules, (*base, "limits", side, at)) is None:
                     continue
                 path = (*base, "limits", "on_delay_s", at)
@@ -301,6 +302,14 @@ class Bearing:
     def _seconds(self, path: Path, bound: float) -> Iterator[Key]:
         yield from self._key(path, ONE, bound=min(bound, MAX_DELAY_S), unit="s")
 
+    def _has_own(self, sensor: int, key: str) -> bool:
+        """Return whether the catalog gives a sensor its own value, so that no profile's holds."""
+        catalog = self._plan.catalog
+        at = int(np.searchsorted(catalog.override_sensor, sensor))
+        if at == len(catalog.override_sensor) or int(catalog.override_sensor[at]) != sensor:
+            return False
+        return not math.isnan(float(getattr(catalog, f"override_{key}")[at]))
+
     # --- what would have held the level before ---------------------------------------------------
 
     def _longer(self, gap_s: float) -> Iterator[Key]:
@@ -314,7 +323,7 @@ class Bearing:
             base: Path = ("profiles", name, "limits")
             side = "high" if kind == HIGH else "low"
             given = [level for level in LEVELS if value_at(self._rules, (*base, side, level))]
-            for level in given:
+            for level in () if self._has_own(sensor, "off_delay_s") else given:
                 yield from self._seconds((*base, "off_delay_s", level), bound)
             limit = abs(value_at(self._rules, (*base, side, given[0]))) if given else 1.0
             unit = display_unit(self._rules.profiles[name].unit)

@@ -25,6 +25,7 @@ from engine.rules_base import (
     Name,
     Path,
     Rising,
+    Seconds,
     Section,
     Share,
     needed,
@@ -111,6 +112,8 @@ class Sensor(Section):
     high: Rising = Rising()
     low: Falling = Falling()
     deadband: Amount | None = None
+    on_delay_s: Seconds | None = None
+    off_delay_s: Seconds | None = None
 
 
 class Source(Section):

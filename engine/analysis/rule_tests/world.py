@@ -21,6 +21,7 @@ from engine.arrow_views import texts
 from engine.catalog import STATIC_CLASSES, Catalog
 from engine.catalog_checks import (
     COUPLING_COLUMNS,
+    DELAYS,
     SENSOR_COLUMNS,
     SOURCE_COLUMNS,
     Couplings,
@@ -115,7 +116,8 @@ class City(NamedTuple):
                 for side in ("high", "low"):
                     limits = getattr(city, f"override_{side}")[own].tolist()
                     row |= {f"{side}_{level}": x for level, x in zip(LEVELS, limits, strict=True)}
-                row["deadband"] = float(city.override_deadband[own])
+                for key in ("deadband", *DELAYS):
+                    row[key] = float(getattr(city, f"override_{key}")[own])
             rows.append(row)
         return rows
 
@@ -277,11 +279,12 @@ class _Rows:
             self.sources.append(source.model_dump(exclude={"sensors"}) | {"source_id": name})
             self.source_keys.append(key)
             for sensor_id, sensor in source.sensors.items():
-                row: Row = {"sensor_id": sensor_id, "source_id": name, "deadband": sensor.deadband}
-                row |= {key: getattr(sensor, key) for key in ("quantity", "unit", "period_s")}
+                row: Row = {"sensor_id": sensor_id, "source_id": name}
+                named = ("quantity", "unit", "period_s", "deadband", *DELAYS)
+                row |= {key: getattr(sensor, key) for key in named}
                 for side in ("high", "low"):
-                    named = getattr(sensor, side).named()
-                    row |= {f"{side}_{level}": limit for level, limit in named}
+                    limits = getattr(sensor, side).named()
+                    row |= {f"{side}_{level}": limit for level, limit in limits}
                 self.sensors.append(row)
                 self.sensor_keys.append((*key, "sensors", sensor_id))
         for number, couple in enumerate(own.couplings):

@@ -107,14 +107,14 @@ def _facts(solution: Solution, output: Path, took_s: float) -> Iterator[tuple[st
 
 
 def _of_sensors(found: SensorSolution, output: Path) -> Iterator[tuple[str, str]]:
-    """Yield which sensors got limits of their own."""
+    """Yield which sensors got limits or delays of their own."""
     n = len(found.own)
     before, after = sum(o.false_before for o in found.own), sum(o.false_after for o in found.own)
     yield (
         "sensors",
         (
-            f"{n:,} of {found.offenders_n:,} that alarmed for nothing, or again, got own limits: "
-            f"{before:,} → {after:,} such alarms; {output / OWN_LIMITS}"
+            f"{n:,} of {found.offenders_n:,} that alarmed for nothing, or again, got own limits "
+            f"or delays: {before:,} → {after:,} such alarms; {output / OWN_LIMITS}"
         ),
     )
     for each in found.own[:_MOST_LISTED]:
@@ -124,8 +124,14 @@ def _of_sensors(found: SensorSolution, output: Path) -> Iterator[tuple[str, str]
             for side, values in sides
             if any(not math.isnan(v) for v in values)
         ]
-        bounds = f"{'; '.join(limits)}; deadband {number_text(each.deadband)} {each.unit}"
-        yield "", f"{each.sensor}: {each.false_before} → {each.false_after}; {bounds}"
+        rest = [
+            ("deadband", each.deadband, each.unit),
+            ("on-delay", each.on_delay_s, "s"),
+            ("off-delay", each.off_delay_s, "s"),
+        ]
+        bounds = [f"{name} {number_text(v)} {unit}" for name, v, unit in rest if not math.isnan(v)]
+        told = "; ".join([*limits, *bounds])
+        yield "", f"{each.sensor}: {each.false_before} → {each.false_after}; {told}"
     if found.own[_MOST_LISTED:]:
         yield "", f"and {n - _MOST_LISTED:,} more"
     if found.unhelped:

@@ -1,9 +1,9 @@
-"""Solve per sensor: those that alarm for nothing get a deadband, a limit of their own.
+"""Solve per sensor: those that alarm for nothing get a deadband, delays, limits of their own.
 
-Every sensor that led a false alarm, or one that says again what was said, is tried with wider and
-wider bounds, all of them at once: what a sensor does moves only its own source and those that are
-coupled to it. For each the mildest that does most is kept, as long as every incident around it is
-found as before. What is still too much is left to the delays of the profiles.
+Every sensor that led a false alarm, or one that says again what was said, is tried with wider
+bounds and longer delays, all of them at once: what a sensor does moves only its own source and
+those that are coupled to it. For each the mildest that does most is kept, as long as every incident
+around it is found as before. What is still too much is left to the delays of the profiles.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,20 +28,53 @@ from engine.analysis.tuning.trying import Interrupted, Progress
 from engine.catalog import Catalog
 from engine.plan import compile_plan
 from engine.rules import Rules
-from engine.rules_base import LEVELS
+from engine.rules_base import LEVELS, MAX_DELAY_S
 from engine.truth import Incident
 from kernels.layout import ESCALATE, HIGH, LOW, RAISE
 
 Array = np.ndarray[Any, Any]
 OWN_LIMITS = "own_limits.csv"
 MOST_SENSORS = 10_000
-_STEPS: tuple[tuple[float, float], ...] = (
-    (0.3, 0.0), (0.6, 0.0), (0.9, 0.0), (0.6, 0.25), (0.6, 0.5), (0.6, 1.0), (0.6, 2.0),
+
+
+class _Step(NamedTuple):
+    """What is tried of a sensor; 0 leaves a thing as it is."""
+
+    wide: float = 0
+    """The deadband, in steps between two levels."""
+    off: float = 0
+    """The off-delay, in the longest of the profile's levels."""
+    on: float = 0
+    """The on-delay, in the shortest of them: a red must not wait for what a blue waits for."""
+    shift: float = 0
+    """How far the limits move, in steps between two levels."""
+
+
+_STEPS = (
+    _Step(wide=0.3), _Step(wide=0.6), _Step(wide=0.9),
+    _Step(off=2), _Step(wide=0.6, off=2), _Step(wide=0.6, off=6),
+    _Step(on=2), _Step(wide=0.6, off=2, on=2), _Step(wide=0.6, off=6, on=3),
+    _Step(wide=0.6, shift=0.25), _Step(wide=0.6, shift=0.5), _Step(wide=0.6, shift=1),
+    _Step(wide=0.6, shift=2),
 )  # fmt: skip
-"""Deadband and shift of the limits, in steps between two levels: mild ones first."""
+"""Mild ones first: an off-delay holds what has alarmed, an on-delay is felt by every alarm, and a
+limit that moves changes what an alarm means."""
+_LEAST_DELAY_S = 7.5
+"""Half the shortest delay that the field starts with."""
+_MOST_DELAY_S = 600.0
 _MOST_TURNS = 8
 _AGAIN_N = 3
 """Alarms of a sensor that are too many where nobody knows what really happened."""
+
+
+class _Own(NamedTuple):
+    """What a sensor has of its own, under the catalog's names, in its unit; NaN: the profile's."""
+
+    high: Array
+    low: Array
+    deadband: float
+    on_delay_s: float
+    off_delay_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +84,12 @@ class OwnLimits:
     sensor: str
     source: str
     high: tuple[float, ...]
-    """Blue to red; NaN: the profile's."""
+    """Blue to red; here and below NaN: the profile's."""
     low: tuple[float, ...]
     deadband: float
+    on_delay_s: float
+    """One for all levels."""
+    off_delay_s: float
     false_before: int
     false_after: int
     unit: str
@@ -61,7 +97,7 @@ class OwnLimits:
 
 @dataclass(kw_only=True)
 class SensorSolution:
-    """Limits of sensors' own, then what the profiles' delays had to add."""
+    """Limits and delays of sensors' own, then what the profiles' delays had to add."""
 
     solution: Solution
     own: tuple[OwnLimits, ...]
@@ -99,7 +135,7 @@ def solve_sensors(
     on_progress: Callable[[Progress], None] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> SensorSolution:
-    """Find limits of sensors' own, and delays of profiles, that reach a goal.
+    """Find limits and delays of sensors' own, and delays of profiles, that reach a goal.
 
     With a `folder`, `own_limits.csv` and the rules are written there. Raises what is wrong with the
     readings, the rules or the folder.
@@ -263,7 +299,7 @@ class _Work:
         mine = self.cluster[catalog.sensor_source[self.offenders]]
         return np.isin(mine, list(clusters))
 
-    # --- limits of sensors' own ----------------------------------------------------------------
+    # --- limits and delays of sensors' own -----------------------------------------------------
 
     def catalog_of(self, kept: Array) -> Catalog:
         """Return the catalog with what the offenders keep as their own limits."""
@@ -272,27 +308,65 @@ class _Work:
         if not len(changed):
             return catalog
         sensors = self.offenders[changed]
-        rows = [self._limits(int(s), int(kept[n])) for n, s in zip(changed, sensors, strict=True)]
+        rows = [
+            self._own(int(s), _STEPS[int(kept[n])]) for n, s in zip(changed, sensors, strict=True)
+        ]
         others = ~np.isin(catalog.override_sensor, sensors)
         place = np.concatenate([np.asarray(catalog.override_sensor)[others], sensors])
         order = np.argsort(place, kind="stable")
 
-        def merged(old: Array, new: Array) -> Array:
-            return np.concatenate([np.asarray(old)[others], new])[order]
+        merged: dict[str, Any] = {
+            f"override_{name}": np.concatenate(
+                [
+                    np.asarray(getattr(catalog, f"override_{name}"))[others],
+                    np.array([getattr(row, name) for row in rows]),
+                ]
+            )[order]
+            for name in _Own._fields
+        }
+        return replace(catalog, override_sensor=place[order].astype(np.int32), **merged)
 
-        made = replace(
-            catalog,
-            override_sensor=place[order].astype(np.int32),
-            override_high=merged(catalog.override_high, np.array([row[0] for row in rows])),
-            override_low=merged(catalog.override_low, np.array([row[1] for row in rows])),
-            override_deadband=merged(catalog.override_deadband, np.array([row[2] for row in rows])),
+    def _given(self, sensor: int) -> _Own:
+        """Return what a sensor has of its own already."""
+        catalog = self.past.catalog
+        at = int(np.searchsorted(catalog.override_sensor, sensor))
+        if at == len(catalog.override_sensor) or int(catalog.override_sensor[at]) != sensor:
+            nothing = np.full(len(LEVELS), np.nan)
+            return _Own(nothing, nothing, math.nan, math.nan, math.nan)
+        return _Own(*(getattr(catalog, f"override_{name}")[at] for name in _Own._fields))
+
+    def _own(self, sensor: int, step: _Step) -> _Own:
+        """Return what a sensor has of its own at a step: what it had, where that stays."""
+        given = self._given(sensor)
+        high, low, deadband = self._limits(sensor, step)
+        return _Own(
+            high=high if step.shift else given.high,
+            low=low if step.shift else given.low,
+            deadband=deadband if step.wide else float(given.deadband),
+            on_delay_s=self._delay_s(sensor, "on", step.on, float(given.on_delay_s)),
+            off_delay_s=self._delay_s(sensor, "off", step.off, float(given.off_delay_s)),
         )
-        return made
 
-    def _limits(self, sensor: int, step: int) -> tuple[Array, Array, float]:
+    def _delay_s(self, sensor: int, which: str, factor: float, given: float) -> float:
+        """Return a delay of all levels, longer than that of each was, or else the given one."""
+        row = self.plan.params[self.plan.row[sensor]]
+        watched = np.isfinite(row["high"]) | np.isfinite(row["low"])
+        if not factor or not watched.any():
+            return given
+        delays_s = row[f"{which}_ms"][watched] / 1000
+        told_s = float(delays_s.min() if which == "on" else delays_s.max())
+        # a shorter one than the sensor's period is as long as that
+        period_s = float(self.past.catalog.period_ms[sensor]) / 1000
+        base_s = max(told_s, period_s, _LEAST_DELAY_S)
+        longer_s = min(factor * base_s, max(_MOST_DELAY_S, 2 * base_s), MAX_DELAY_S)
+        if which == "on":
+            longer_s = min(longer_s, self.goal.within_s)
+        return longer_s if longer_s > delays_s.max() else given
+
+    def _limits(self, sensor: int, step: _Step) -> tuple[Array, Array, float]:
         """Return a sensor's limits and deadband at a step, in its own unit."""
         row = self.plan.params[self.plan.row[sensor]]
-        wide, shift = _STEPS[step]
+        wide, shift = step.wide, step.shift
         scale, offset = float(row["scale"]), float(row["offset"])
         given = {side: row[side].astype(np.float64) for side in ("high", "low")}
         units = [unit for side in given.values() if (unit := _unit(side)) is not None]
@@ -318,13 +392,15 @@ class _Work:
         catalog = self.past.catalog
         for number in np.flatnonzero(kept >= 0).tolist():
             sensor = int(self.offenders[number])
-            high, low, deadband = self._limits(sensor, int(kept[number]))
+            own = self._own(sensor, _STEPS[int(kept[number])])
             yield OwnLimits(
                 sensor=catalog.sensor_id[sensor].as_py(),
                 source=catalog.source_id[int(catalog.sensor_source[sensor])].as_py(),
-                high=tuple(high.tolist()),
-                low=tuple(low.tolist()),
-                deadband=deadband,
+                high=tuple(own.high.tolist()),
+                low=tuple(own.low.tolist()),
+                deadband=own.deadband,
+                on_delay_s=own.on_delay_s,
+                off_delay_s=own.off_delay_s,
                 false_before=int(self.before[number]),
                 false_after=int(self.after[number]),
                 unit=catalog.units[int(catalog.unit[sensor])],
@@ -356,8 +432,8 @@ def csv_of(own: Iterator[OwnLimits]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     sides = [f"{side}_{level}" for side in ("high", "low") for level in LEVELS]
-    writer.writerow(["sensor_id", *sides, "deadband"])
+    writer.writerow(["sensor_id", *sides, "deadband", "on_delay_s", "off_delay_s"])
     for each in own:
-        numbers = (*each.high, *each.low, each.deadband)
+        numbers = (*each.high, *each.low, each.deadband, each.on_delay_s, each.off_delay_s)
         writer.writerow([each.sensor, *("" if math.isnan(n) else f"{n:.15g}" for n in numbers)])
     return stream.getvalue()
