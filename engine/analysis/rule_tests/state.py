@@ -13,6 +13,7 @@ import numpy as np
 from engine.pipeline import Pipeline
 from engine.plan import Plan
 from engine.readings import Readings
+from kernels.fuse import on_grain
 from kernels.layout import FADE, FADE_STEPS, N_KINDS
 
 Array = np.ndarray[Any, Any]
@@ -81,7 +82,7 @@ def score_at(line: Pipeline, source: int, now_ms: int) -> float:
     for edge in range(first, last):
         share = _own_score(line, int(city.coupled_origin[edge]), now_ms // 1000)
         keep *= 1.0 - share * float(plan.coupled_weight[edge])
-    return min(100.0, 100.0 * (1.0 - keep) * _factor(plan, source, now_ms))
+    return min(100.0, float(on_grain(100.0 * (1.0 - keep) * _factor(plan, source, now_ms))))
 
 
 def _own_score(line: Pipeline, source: int, now_s: int) -> float:
