@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from engine.analysis.diffs.diff import Diff
     from engine.analysis.explaining.explain import Explanation
-    from engine.analysis.reports import Report
+    from engine.analysis.reports import Report, StudyReport
     from engine.analysis.results.solved import Solved
     from engine.analysis.rule_tests.results import Results
     from engine.analysis.tuning.measure import Yardstick
@@ -70,6 +70,7 @@ __all__ = [
     "sensors",
     "solve",
     "sources",
+    "study_report",
     "sweep",
     "text",
     "trace",
@@ -419,6 +420,13 @@ def report(
         title=title,
         on_progress=on_progress,
     )
+
+
+def study_report(folder: str | Path, *, title: str | None = None) -> StudyReport:
+    """Return the page that says what a study found, from its folder; `write` writes it."""
+    from engine.analysis.reports import study_report_of
+
+    return study_report_of(folder, title=title)
 
 
 def _measure(

@@ -677,3 +677,10 @@ def test_the_example_of_the_page_runs(
     exec(example, found)
     assert found["alerts"].num_rows == len(judge(made.past, made.rules).transitions)
     assert found["score"].num_rows == len(LEVELS)
+
+
+def test_a_study_is_written_as_a_page(tmp_path: Path, made: Given) -> None:
+    space = 'version = 1\n[[vary]]\nkey = "profiles.methane.limits.high.blue"\nvalues = [8, 10]\n'
+    tocsin.tune(made.past, made.rules, space, folder=tmp_path / "study")
+    page = tocsin.write(tocsin.study_report(tmp_path / "study"), tmp_path / "page.html")
+    assert b"profiles.methane.limits.high.blue" in page.read_bytes()

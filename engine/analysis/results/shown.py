@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from engine.analysis.diffs.diff import Diff
     from engine.analysis.explaining.explain import Explanation
-    from engine.analysis.reports import Report
+    from engine.analysis.reports import Report, StudyReport
     from engine.analysis.rule_tests.results import Results
 
 _WIDTH = 100
@@ -34,7 +34,7 @@ def text(of: Diff | Explanation | Results) -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
 
-def write(of: Report | Diff | Explanation, path: Path | str) -> Path:
+def write(of: Report | StudyReport | Diff | Explanation, path: Path | str) -> Path:
     """Write a page that needs no network, and return where it is."""
     from engine.analysis.diffs.diff import Diff
     from engine.analysis.diffs.page import write_page
