@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date, datetime
 from datetime import time as clock_time
 from pathlib import Path as FilePath
@@ -22,7 +21,8 @@ from engine import zones
 from engine.errors import AdapterError, Fault
 from engine.rules_base import Flaw, Path, Section, one_of
 from engine.rules_check import dotted
-from engine.toml_lines import key_lines
+from engine.toml_lines import key_lines, line_of
+from engine.toml_text import document_of, read_text
 
 MAX_BYTES = 8 << 20
 TIME_COLUMNS = ("event_ms", "ts", "time")
@@ -225,23 +225,13 @@ def load(path: FilePath | None) -> Adapter:
     """
     if path is None:
         return BUILT_IN
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise AdapterError(f"{path}: larger than the {MAX_BYTES >> 20} MiB an adapter may have")
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise AdapterError(f"{path}: can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise AdapterError(f"{path}: must be UTF-8 text") from error
+    text = read_text(path, AdapterError, what="an adapter", most_bytes=MAX_BYTES)
     return parse(text, file=str(path))
 
 
 def parse(text: str, *, file: str = "adapter") -> Adapter:
     """Return the adapter of a TOML text; AdapterError with every fault that was found."""
-    try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise AdapterError(f"{file}: not TOML: {error}") from error
+    document = document_of(text, AdapterError, file=file)
     found: dict[tuple[Path, str], Any] = {}
     for _ in range(_ROUNDS):
         try:
@@ -258,7 +248,7 @@ def parse(text: str, *, file: str = "adapter") -> Adapter:
             break
     lines = key_lines(text)
     faults = [
-        Fault(file=file, line=_line(lines, key), key=dotted(key), problem=problem, value=value)
+        Fault(file=file, line=line_of(lines, key), key=dotted(key), problem=problem, value=value)
         for (key, problem), value in found.items()
     ]
     faults.sort(key=lambda fault: fault.line or 0)
@@ -279,13 +269,6 @@ def _drop(document: dict[str, Any], key: Path) -> bool:
         return False
     del tables[depth][key[depth]]
     return True
-
-
-def _line(lines: Mapping[Path, int], key: Path) -> int | None:
-    for length in range(len(key), 0, -1):
-        if key[:length] in lines:
-            return lines[key[:length]]
-    return None
 
 
 def _problems(error: Any) -> Iterator[tuple[Path, str, Any]]:

@@ -14,7 +14,7 @@ from engine.errors import Fault, RulesError
 from engine.rules import Rules
 from engine.rules_base import ANY, Flaw, Path, needed, one_of
 from engine.rules_schema import keys_of, section_at, tables
-from engine.toml_lines import key_lines
+from engine.toml_lines import key_lines, line_of
 from engine.units import QUANTITIES
 
 MAX_BYTES = 8 << 20
@@ -50,7 +50,12 @@ def parse(text: str, *, file: str) -> Rules:
         return rules
     faults = [
         Fault(
-            file=file, line=_line(lines, key), key=dotted(key), problem=text, value=value, kind=kind
+            file=file,
+            line=line_of(lines, key, 1),
+            key=dotted(key),
+            problem=text,
+            value=value,
+            kind=kind,
         )
         for key, text, value, kind in found.problems
     ]
@@ -87,14 +92,6 @@ def dotted(key: Path) -> str:
             bare = re.fullmatch(r"[A-Za-z0-9_-]+", part)
             text += ("." if text else "") + (part if bare else f'"{part}"')
     return text
-
-
-def _line(lines: Mapping[Path, int], key: Path) -> int | None:
-    """Return the line of a key, or of the nearest table around it."""
-    for length in range(len(key), 0, -1):
-        if key[:length] in lines:
-            return lines[key[:length]]
-    return 1
 
 
 class _Search:

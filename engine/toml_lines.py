@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
+from typing import Any
 
 Path = tuple[str | int, ...]
 
@@ -151,3 +153,11 @@ class _Scan:
                 self.at += 1
                 continue
             self._pair(path)
+
+
+def line_of(lines: Mapping[Path, int], key: Path, default: Any = None) -> Any:
+    """Return the line of a key, or of the nearest table around it."""
+    for length in range(len(key), 0, -1):
+        if key[:length] in lines:
+            return lines[key[:length]]
+    return default

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -33,7 +32,8 @@ from engine.rules_base import (
 )
 from engine.rules_check import dotted
 from engine.rules_schema import inside, section_of
-from engine.toml_lines import key_lines
+from engine.toml_lines import key_lines, line_of
+from engine.toml_text import document_of, read_text
 from kernels.layout import CAUSE_NAMES, KIND_NAMES, LEVEL_NAMES, TRANSITION_NAMES
 
 MAX_BYTES = 8 << 20
@@ -342,20 +342,12 @@ class Loaded:
 
     def fault(self, key: Path, problem: str, value: Any = None) -> Fault:
         """Return a fault at a key of the file."""
-        line = line_of(self.lines, key)
+        line = line_of(self.lines, key, 1)
         return Fault(file=str(self.path), line=line, key=dotted(key), problem=problem, value=value)
 
     def beside(self, name: str) -> FilePath:
         """Return a path that the file names: relative ones begin in its folder."""
         return self.path.parent / FilePath(name).expanduser()
-
-
-def line_of(lines: Mapping[Path, int], key: Path) -> int:
-    """Return the line of a key, or of the nearest table around it."""
-    for length in range(len(key), 0, -1):
-        if key[:length] in lines:
-            return lines[key[:length]]
-    return 1
 
 
 def refuse(path: FilePath, faults: list[Fault]) -> None:
@@ -368,11 +360,8 @@ def refuse(path: FilePath, faults: list[Fault]) -> None:
 
 def load(path: FilePath) -> Loaded:
     """Return the tests of a file; InputError with every fault that was found."""
-    text = _text(path)
-    try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: not TOML: {error}") from error
+    text = read_text(path, InputError, what="tests", most_bytes=MAX_BYTES)
+    document = document_of(text, InputError, file=str(path))
     reader = _Reader(path, key_lines(text))
     tables = document.pop("test", [])
     suite = reader.read(Suite, document, ())
@@ -393,17 +382,6 @@ def load(path: FilePath) -> Loaded:
     return Loaded(path=path, suite=suite, tests=tests, lines=reader.lines)
 
 
-def _text(path: FilePath) -> str:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: larger than the {MAX_BYTES >> 20} MiB that tests may have")
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: must be UTF-8 text") from error
-
-
 class _Reader:
     """Validates table by table, so that one run finds the faults of all of them."""
 
@@ -412,7 +390,7 @@ class _Reader:
         self.faults: list[Fault] = []
 
     def note(self, key: Path, problem: str, value: Any = None) -> None:
-        line = line_of(self.lines, key)
+        line = line_of(self.lines, key, 1)
         self.faults.append(
             Fault(file=str(self.path), line=line, key=dotted(key), problem=problem, value=value)
         )

@@ -20,7 +20,8 @@ from pydantic import Field, ValidationError
 from engine.errors import Fault, SettingsError
 from engine.rules_base import Flaw, Name, Path, Section, needed, one_of
 from engine.rules_check import dotted
-from engine.toml_lines import key_lines
+from engine.toml_lines import key_lines, line_of
+from engine.toml_text import document_of, read_text
 
 MAX_BYTES = 1 << 20
 MAX_SETTINGS = 100_000
@@ -188,30 +189,20 @@ class Space:
 
     def fault(self, key: Path, problem: str, value: Any = None) -> Fault:
         """Return what is wrong at a key of the file, with its line."""
-        line = _line(self.lines, key)
+        line = line_of(self.lines, key)
         return Fault(file=self.file, line=line, key=dotted(key), problem=problem, value=value)
 
 
 def load(path: FilePath | str) -> Space:
     """Return the space of a TOML file; SettingsError with every fault that was found."""
     path = FilePath(path)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SettingsError(f"{path}: larger than the {MAX_BYTES >> 20} MiB a space may have")
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise SettingsError(f"{path}: can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: must be UTF-8 text") from error
+    text = read_text(path, SettingsError, what="a space", most_bytes=MAX_BYTES)
     return parse(text, file=str(path))
 
 
 def parse(text: str, *, file: str = "space") -> Space:
     """Return the space of a TOML text; SettingsError with every fault that was found."""
-    try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise SettingsError(f"{file}: not TOML: {error}") from error
+    document = document_of(text, SettingsError, file=file)
     lines = key_lines(text)
     found: dict[tuple[Path, str], Any] = {}
     for _ in range(_ROUNDS):
@@ -235,7 +226,7 @@ def parse(text: str, *, file: str = "space") -> Space:
                 )
             break
     faults = [
-        Fault(file=file, line=_line(lines, key), key=dotted(key), problem=problem, value=value)
+        Fault(file=file, line=line_of(lines, key), key=dotted(key), problem=problem, value=value)
         for (key, problem), value in found.items()
     ]
     refuse(file, faults)
@@ -248,13 +239,6 @@ def refuse(file: str, faults: Iterable[Fault]) -> None:
     if listed:
         count = "1 fault" if len(listed) == 1 else f"{len(listed)} faults"
         raise SettingsError(f"{file}: {count} in the space", faults=listed)
-
-
-def _line(lines: Mapping[Path, int], key: Path) -> int | None:
-    for length in range(len(key), 0, -1):
-        if key[:length] in lines:
-            return lines[key[:length]]
-    return None
 
 
 def _drop(document: dict[str, Any], key: Path) -> bool:
