@@ -139,14 +139,14 @@ def test_what_it_writes_is_there_and_whole(executed: tuple[Any, Path]) -> None:
     assert [path.name for path in folder.iterdir()] == ["tuned_day"]
     out = folder / "tuned_day"
     assert {path.name for path in out.iterdir()} == {
-        "day.catalog", "rules.toml", "diff.html", "report.html",
+        "day.catalog", "rules.toml", "diff.html", "report.html", "study", "study.html",
     }  # fmt: skip
     chosen, given = (
         tocsin.rules(out / "rules.toml"),
         tocsin.rules(ROOT / "replay_data/day/rules.toml"),
     )
     assert chosen.digest != given.digest
-    for name in ("diff.html", "report.html"):
+    for name in ("diff.html", "report.html", "study.html"):
         assert (out / name).read_text(encoding="utf-8").rstrip().endswith("</html>")
 
 
