@@ -442,7 +442,6 @@ assert ADMITTED.itemsize == 32
 GOOD, NOT_GOOD, SILENT, LET_GO = range(4)
 MOMENT = np.dtype(
     [
-        *READING.descr,
         ("anchor", "<f8"),
         ("last", "<f4"),
         ("above", "<f4"),
@@ -450,11 +449,13 @@ MOMENT = np.dtype(
         ("n_flat", "<u2"),
         ("n_bad", "u1"),
         ("what", "u1"),  # a good reading, a bad one, a deadline passed in silence, an acknowledge
+        *READING.descr,
     ]
 )
 """Scratch: what a sensor's latches and ladders are held against at one record, whatever they are.
 
-It extends READING by those fields of HOT that judging reads.
+READING, and before it those fields of HOT that judging reads: behind it Numba would take a MOMENT
+for a READING, and warn of it.
 """
 
 RUN = np.dtype([("first", "<i8"), ("n", "<i8"), ("next", "<i8")])
