@@ -93,7 +93,7 @@ class Sweep:
                 mine = steps[~shared]
                 mine["setting"] = np.array(block, np.int32)[mine["setting"]]
                 own.append(mine)
-        return _tried(len(settings), common, own, list(self._stores.values()))
+        return _tried(len(settings), common, own, list(self._stores.values()), self.threads)
 
     def _store(self, rules: Rules, times: tuple[int, ...], told: _Told) -> Store:
         """Return the history under the times of some rules, read at its first use."""
@@ -296,7 +296,9 @@ def _for_each(steps: Array, settings: list[int]) -> list[Array]:
     return copies
 
 
-def _tried(n: int, common: list[Array], own: list[Array], stores: list[Store]) -> Tried:
+def _tried(
+    n: int, common: list[Array], own: list[Array], stores: list[Store], threads: int
+) -> Tried:
     none = np.zeros(0, STEP)
     shared = np.concatenate([none, *common])
     shared = shared[np.argsort(shared["position"], kind="stable")]
@@ -306,9 +308,13 @@ def _tried(n: int, common: list[Array], own: list[Array], stores: list[Store]) -
     else:
         steps = steps[np.argsort(steps["setting"], kind="stable")]
     starts = np.searchsorted(steps["setting"], np.arange(n + 1))
-    for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        mine = steps[first:last]
-        steps[first:last] = mine[np.argsort(mine["position"], kind="stable")]
+
+    def put_in_order(setting: int) -> None:
+        mine = steps[starts[setting] : starts[setting + 1]]
+        mine[:] = mine[np.argsort(mine["position"], kind="stable")]
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(put_in_order, range(n)))
     store = stores[-1]
     return Tried(
         n=n,
