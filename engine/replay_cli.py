@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,6 +130,15 @@ def _run_dumps(
 def prepared(job: Job, stderr: Console) -> Replay:
     """Open what the job needs and compile the kernels, saying so if it takes a while."""
     replay = prepare(job)
+    warmed(replay.warm_up, stderr)
+    return replay
+
+
+def warmed(warm_up: Callable[[], float], stderr: Console) -> None:
+    """Compile kernels, or load them from their cache, saying so if it takes a while.
+
+    `warm_up` returns the seconds that it took.
+    """
     with stderr.status("loading kernels…") if stderr.is_terminal else nullcontext() as status:
 
         def say() -> None:
@@ -142,11 +151,10 @@ def prepared(job: Job, stderr: Console) -> Replay:
         timer = threading.Timer(_WORTH_SAYING_S, say)
         timer.daemon = True
         timer.start()
-        seconds = replay.warm_up()
+        seconds = warm_up()
         timer.cancel()
     if seconds > _WORTH_SAYING_S:
         stderr.print(f"compiled the kernels in {seconds:.1f} s")
-    return replay
 
 
 @contextmanager

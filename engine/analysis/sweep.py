@@ -6,6 +6,7 @@ What comes out is, setting by setting, exactly what a replay under it gives (`ke
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from engine.analysis.steps import Tried
 from engine.analysis.store import Store
 from engine.analysis.tries import Compiler, Numbers, Tries, alike, side_by_side
 from engine.plan import compile_plan
-from engine.readings import read_only
+from engine.readings import Readings, read_only
 from engine.rules import Rules
 from engine.rules_profile import MAX_WINDOWS
 from engine.state import aligned
@@ -103,6 +104,16 @@ class Sweep:
                 self.past, plan, on_progress=told.read, **self._options
             )
         return self._stores[times]
+
+    @classmethod
+    def warm_up(cls, past: Past, rules: Rules) -> float:
+        """Compile the kernels, or load them from their cache; return the seconds that it took."""
+        start = time.perf_counter()
+        store = Store(past, compile_plan(past.catalog, rules), in_memory_bytes=0)
+        store.add(Readings.of([0], [0], [0.0]))
+        store.finish()
+        sweep_store(store, side_by_side([Compiler(past.catalog).numbers(rules)]))
+        return time.perf_counter() - start
 
     def close(self) -> None:
         """Let go of the history, and delete the files that it is kept in."""

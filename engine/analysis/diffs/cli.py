@@ -62,6 +62,8 @@ def run(
     from engine.analysis.diffs.diff import diff
     from engine.analysis.diffs.page import ready
     from engine.analysis.past import Past
+    from engine.analysis.sweep import Sweep
+    from engine.replay_cli import warmed
     from engine.rules_check import load
     from engine.truth import read_truth
 
@@ -71,6 +73,7 @@ def run(
     past = Past.open(catalog, readings, adapter=adapter, since=since, until=until, sort=sort)
     incidents = None if truth is None else read_truth(truth, rules[1].time.utc_offset)
     stderr = Console(stderr=True, highlight=False)
+    warmed(lambda: Sweep.warm_up(past, rules[0]), stderr)
     with progress(stderr, "judging under both") as show:
         found = diff(
             past,

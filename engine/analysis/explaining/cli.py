@@ -54,6 +54,9 @@ def run(
     from engine.analysis.diffs.page import ready
     from engine.analysis.explaining.explain import explain, parse_id
     from engine.analysis.past import Past
+    from engine.pipeline import warm_up
+    from engine.plan import compile_plan
+    from engine.replay_cli import warmed
     from engine.rules_check import load
     from engine.truth import read_truth
 
@@ -64,6 +67,7 @@ def run(
     past = Past.open(catalog, readings, adapter=adapter, since=since, until=until, sort=sort)
     incidents = None if truth is None else read_truth(truth, ruled.time.utc_offset)
     stderr = Console(stderr=True, highlight=False)
+    warmed(lambda: warm_up(compile_plan(past.catalog, ruled)), stderr)
     with progress(stderr) as show:
         found = explain(
             past,

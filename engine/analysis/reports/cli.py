@@ -20,6 +20,9 @@ from engine.analysis.past import Past, judge
 from engine.analysis.reports.report import N_STRIPS, Report, report_of, write_report
 from engine.analysis.reports.study_read import is_study
 from engine.errors import InputError
+from engine.pipeline import warm_up
+from engine.plan import compile_plan
+from engine.replay_cli import warmed
 from engine.rules_check import load
 from engine.truth import read_truth
 
@@ -64,7 +67,9 @@ def run(
     incidents = None if truth is None else read_truth(truth, loaded.time.utc_offset)
     past = Past.open(catalog, list(readings), adapter=adapter, since=since, until=until, sort=sort)
     by: By = operators  # type: ignore[assignment]
-    with _progress(Console(stderr=True, highlight=False)) as part:
+    stderr = Console(stderr=True, highlight=False)
+    warmed(lambda: warm_up(compile_plan(past.catalog, loaded)), stderr)
+    with _progress(stderr) as part:
         judged = judge(past, loaded, threads=threads, on_progress=part("judging", 0.5))
         report = report_of(
             judged,

@@ -14,10 +14,11 @@ from rich.console import Console
 from engine.analysis.bounds import Bounds
 from engine.analysis.operators import WAYS
 from engine.analysis.past import Past
+from engine.analysis.sweep import Sweep
 from engine.analysis.tuning.knobs import KINDS
 from engine.analysis.tuning.measure import Yardstick
 from engine.analysis.tuning.terminal import NOT_MET, shown, write_json
-from engine.replay_cli import INTERRUPTED, stopping
+from engine.replay_cli import INTERRUPTED, stopping, warmed
 from engine.rules import Rules
 from engine.truth import LEVELS, read_truth
 
@@ -109,6 +110,7 @@ def _tuned(
 
     stderr = Console(stderr=True, highlight=False)
     stop = threading.Event()
+    warmed(lambda: Sweep.warm_up(past, rules), stderr)
     began_s = time.monotonic()
     with stopping(stop), shown(stderr, "settings") as show:
         study = tune(

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from engine.analysis.past import Past
+from engine.analysis.sweep import Sweep
 from engine.analysis.tuning.choice import figure_text
 from engine.analysis.tuning.chosen import number_text
 from engine.analysis.tuning.folder import RULES
@@ -23,7 +24,7 @@ from engine.analysis.tuning.solve import NEAREST, RATE, Goal, Solution, solve
 from engine.analysis.tuning.solve_sensors import OWN_LIMITS, SensorSolution, solve_sensors
 from engine.analysis.tuning.terminal import NOT_MET, shown, write_json
 from engine.analysis.tuning.told import NO_TRUTH
-from engine.replay_cli import INTERRUPTED, duration, moment, stopping
+from engine.replay_cli import INTERRUPTED, duration, moment, stopping, warmed
 from engine.rules import Rules
 
 _MOST_LISTED = 8
@@ -44,6 +45,7 @@ def run(
     """Solve and print what came out; return the exit code. Raises what is wrong with the input."""
     stderr = Console(stderr=True, highlight=False)
     stop = threading.Event()
+    warmed(lambda: Sweep.warm_up(past, rules), stderr)
     began_s = time.monotonic()
     with stopping(stop), shown(stderr, "settings") as show:
         options: dict[str, Any] = {
