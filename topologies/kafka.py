@@ -136,6 +136,12 @@ async def topics_missing(settings: Settings, topics: Iterable[str]) -> set[str]:
         return set(topics) - set(await admin.list_topics())
 
 
+def no_answer(settings: Settings, error: Exception) -> BrokerError:
+    """Return what is said where no broker answers."""
+    brokers = ", ".join(settings.kafka_brokers)
+    return BrokerError(f"kafka_brokers: none of {brokers} answers: {error}")
+
+
 @asynccontextmanager
 async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """Yield a client that looks at topics; raises ``BrokerError`` if no broker answers."""
@@ -143,8 +149,7 @@ async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     try:
         await admin.start()
     except KafkaError as error:
-        brokers = ", ".join(settings.kafka_brokers)
-        raise BrokerError(f"kafka_brokers: none of {brokers} answers: {error}") from error
+        raise no_answer(settings, error) from error
     try:
         yield admin
     finally:

@@ -7,9 +7,12 @@ import logging
 import os
 import signal
 
+from aiokafka.errors import KafkaConnectionError
+
 from engine.cli import ExitCode
 from engine.errors import TocsinError
 from topologies.app import App, configure_logs, create_app
+from topologies.kafka import no_answer
 from topologies.logs import logger
 from topologies.settings import Settings
 
@@ -30,7 +33,10 @@ async def serve(app: App) -> int:
     """
     worker = app.worker
     worker.prepare()
-    await worker.check()
+    try:
+        await worker.check()
+    except KafkaConnectionError as error:
+        raise no_answer(worker.settings, error) from error
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -39,7 +45,11 @@ async def serve(app: App) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     try:
-        await app.start()
+        try:
+            await app.start()
+        except KafkaConnectionError as error:
+            # the brokers were there when they were asked, and are gone now
+            raise no_answer(worker.settings, error) from error
         await app.wait(stop.wait())
         if stop.is_set():
             worker.stopping()
