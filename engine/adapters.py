@@ -15,19 +15,18 @@ from pathlib import Path as FilePath
 from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from engine import zones
 from engine.errors import AdapterError, Fault
 from engine.rules_base import Flaw, Path, Section, one_of
 from engine.rules_check import dotted
 from engine.toml_lines import key_lines, line_of
-from engine.toml_text import document_of, read_text
+from engine.toml_text import document_of, read_text, validated
 
 MAX_BYTES = 8 << 20
 TIME_COLUMNS = ("event_ms", "ts", "time")
 """Where the time is sought when the adapter does not say."""
-_ROUNDS = 16
 UNITS_MS = {"s": 1000, "ms": 1, "us": -1000, "ns": -1_000_000}
 """Milliseconds of one unit; negative: units of one millisecond."""
 
@@ -232,20 +231,9 @@ def load(path: FilePath | None) -> Adapter:
 def parse(text: str, *, file: str = "adapter") -> Adapter:
     """Return the adapter of a TOML text; AdapterError with every fault that was found."""
     document = document_of(text, AdapterError, file=file)
-    found: dict[tuple[Path, str], Any] = {}
-    for _ in range(_ROUNDS):
-        try:
-            adapter = Adapter.model_validate(document)
-        except ValidationError as error:
-            flaws = [flaw for each in error.errors(include_url=False) for flaw in _problems(each)]
-            found.update({(key, problem): value for key, problem, value in flaws})
-            # what only whole sections can be asked shows once the faulty keys are gone
-            if not any([_drop(document, key) for key, _, _ in flaws]):
-                break
-        else:
-            if not found:
-                return adapter
-            break
+    adapter, found = validated(Adapter, document, _problems, _drop)
+    if adapter is not None:
+        return adapter
     lines = key_lines(text)
     faults = [
         Fault(file=file, line=line_of(lines, key), key=dotted(key), problem=problem, value=value)

@@ -53,9 +53,16 @@ class Span(NamedTuple):
             except (ValueError, OverflowError) as error:
                 raise InputError(f"{option}: {error}, got {text!r}") from error
         span = cls(*ends)
-        if None not in ends and span.since_ms >= span.until_ms:  # type: ignore[operator]
+        if span.is_empty:
             raise InputError(f"--from: must be before --to, got {since!r} and {until!r}")
         return span
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it ends where it begins, or before."""
+        if self.since_ms is None or self.until_ms is None:
+            return False
+        return self.since_ms >= self.until_ms
 
     def excludes(self, lowest: int, highest: int) -> bool:
         """Whether nothing between two event times is in the span."""

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from engine.errors import TocsinError
+from engine.toml_lines import Path
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_ROUNDS = 16
 
 
-def read_text(path: Path, error: type[TocsinError], *, what: str, most_bytes: int) -> str:
+def read_text(path: FilePath, error: type[TocsinError], *, what: str, most_bytes: int) -> str:
     """Return the text of a file; raises the error, which says `what` it should have been."""
     try:
         if path.stat().st_size > most_bytes:
@@ -27,3 +35,33 @@ def document_of(text: str, error: type[TocsinError], *, file: str) -> dict[str, 
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as failed:
         raise error(f"{file}: not TOML: {failed}") from failed
+
+
+Flaws = dict[tuple[Path, str], Any]
+"""What is wrong with a document: key and problem, and the value that stands there."""
+
+
+def validated(
+    model: type[Model],
+    document: dict[str, Any],
+    problems: Callable[[Any], Iterable[tuple[Path, str, Any]]],
+    drop: Callable[[dict[str, Any], Path], bool],
+) -> tuple[Model | None, Flaws]:
+    """Return the model of a document, or None, and everything that is wrong with it.
+
+    What only whole tables can be asked shows once the faulty keys are gone: `problems` yields key,
+    problem and value of one of pydantic's errors, `drop` takes a key out of the document and tells
+    whether it was there.
+    """
+    found: Flaws = {}
+    for _ in range(_ROUNDS):
+        try:
+            read = model.model_validate(document)
+        except ValidationError as error:
+            flaws = [flaw for each in error.errors(include_url=False) for flaw in problems(each)]
+            found.update({(key, problem): value for key, problem, value in flaws})
+            if not any([drop(document, key) for key, _, _ in flaws]):
+                break
+        else:
+            return (None if found else read), found
+    return None, found

@@ -74,7 +74,7 @@ def span(of: Past, since: When | None, until: When | None) -> Span:
         for name, when in (("since", since), ("until", until))
     ]
     found = Span(*ends)
-    if None not in found and found.since_ms >= found.until_ms:  # type: ignore[operator]
+    if found.is_empty:
         raise InputError(f"since: must be before until, got {since} and {until}")
     return found
 

@@ -15,19 +15,18 @@ from decimal import Decimal
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from engine.errors import Fault, SettingsError
 from engine.rules_base import Flaw, Name, Path, Section, needed, one_of
 from engine.rules_check import dotted
 from engine.toml_lines import key_lines, line_of
-from engine.toml_text import document_of, read_text
+from engine.toml_text import document_of, read_text, validated
 
 MAX_BYTES = 1 << 20
 MAX_SETTINGS = 100_000
 """Settings of one study: its table is held in memory and written again after each batch."""
 MAX_CHOICES = 10_000
-_ROUNDS = 16
 METHODS = ("grid", "random", "adaptive")
 LINKS = ("scale", "shift", "same")
 KINDS = ("key", *LINKS)
@@ -204,27 +203,16 @@ def parse(text: str, *, file: str = "space") -> Space:
     """Return the space of a TOML text; SettingsError with every fault that was found."""
     document = document_of(text, SettingsError, file=file)
     lines = key_lines(text)
-    found: dict[tuple[Path, str], Any] = {}
-    for _ in range(_ROUNDS):
-        try:
-            read = _File.model_validate(document)
-        except ValidationError as error:
-            flaws = [flaw for each in error.errors(include_url=False) for flaw in _problems(each)]
-            found.update({(key, problem): value for key, problem, value in flaws})
-            # what only whole tables can be asked shows once the faulty ones are gone
-            if not any([_drop(document, key) for key, _, _ in flaws]):
-                break
-        else:
-            if not found:
-                return Space(
-                    name=read.name,
-                    search=read.search,
-                    vary=read.vary,
-                    file=file,
-                    text=text,
-                    lines=lines,
-                )
-            break
+    read, found = validated(_File, document, _problems, _drop)
+    if read is not None:
+        return Space(
+            name=read.name,
+            search=read.search,
+            vary=read.vary,
+            file=file,
+            text=text,
+            lines=lines,
+        )
     faults = [
         Fault(file=file, line=line_of(lines, key), key=dotted(key), problem=problem, value=value)
         for (key, problem), value in found.items()
