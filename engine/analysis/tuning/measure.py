@@ -88,7 +88,7 @@ class Yardstick:
         }
 
     def default_objectives(self) -> tuple[str, ...]:
-        """Return what is asked for where nobody says: found first, then few false, then fast.
+        """Return what is asked for where nobody says: found, at the level deserved, few false, fast.
 
         Without a truth nobody knows what silence would cost: of settings that miss as few targets
         the one that changes least is as good as any.
@@ -97,6 +97,7 @@ class Yardstick:
             level = self.asked_level
             return (
                 f"min missed_{level}",
+                f"max enough_{level}",
                 f"min false_per_sensor_day_{level}",
                 f"min delay_worst_s_{level}",
             )

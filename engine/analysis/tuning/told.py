@@ -22,6 +22,7 @@ _MOST_CHANGES = 12
 _ALSO = (
     "missed_{level}",
     "found_{level}",
+    "enough_{level}",
     "false_{level}",
     "delay_median_s_{level}",
     "delay_worst_s_{level}",
