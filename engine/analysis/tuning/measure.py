@@ -88,7 +88,7 @@ class Yardstick:
         }
 
     def default_objectives(self) -> tuple[str, ...]:
-        """Return what is asked for where nobody says: found, at the level deserved, few false, fast.
+        """Return what is asked for where nobody says: found, high enough, few false, fast.
 
         Without a truth nobody knows what silence would cost: of settings that miss as few targets
         the one that changes least is as good as any.
